@@ -1,0 +1,416 @@
+"""The engine: inputs, memoised pure queries, and watches that fire only where an answer changed.
+
+Everything lateen says is a query over the objects it holds. A query is a pure, synchronous function
+`fn(q, *args)`; the engine records what it reads through `q`, so no dependency is ever declared by hand.
+A commit makes one revision: it marks the direct readers of what changed DIRTY and everything above them
+CHECK, without running anything. Pulling a CHECK node verifies its dependencies in order and re-runs it only
+if one of them really changed; a value equal to the old one keeps its changed-at revision, so the wave stops
+there. Objects that are absent are dependencies too: reading one that does not exist records an edge.
+
+    graph = Graph()
+    graph.commit(Transaction(put=[(key, value)]))
+    watch = graph.watch(my_query, "arg")
+    for changed in graph.drain():
+        changed.value()
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, cast
+
+P = ParamSpec("P")
+R = TypeVar("R")
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+CLEAN: Final = 0
+CHECK: Final = 1
+DIRTY: Final = 2
+
+
+class Key(Protocol):
+    """Names one input. Hashable, ordered among keys of the same kind; `collection` groups inputs for indexes."""
+
+    @property
+    def collection(self) -> Hashable: ...
+    def __hash__(self) -> int: ...
+    def __lt__(self, other: Any) -> bool: ...
+
+
+class CycleError(Exception):
+    """A query read itself, directly or through others. A bug in lateen, never a user's mistake."""
+
+
+@dataclass(frozen=True, eq=False)
+class Index(Generic[K, V]):
+    """A named grouping of the inputs of one collection: `keys(key, value)` gives the groups a value belongs to.
+
+    Compared by identity: declare each once, at module level.
+    """
+
+    collection: Hashable
+    keys: Callable[[Any, V], Iterable[K]]
+    name: str
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """Puts and deletes that become visible together, as one revision."""
+
+    put: Iterable[tuple[Key, Any]] = ()
+    delete: Iterable[Key] = ()
+
+
+class _Cell:
+    """A source of change: one input, or one group of an index. Readers are nodes."""
+
+    __slots__ = ("changed_at", "name", "readers", "value")
+
+    def __init__(self, name: object, changed_at: int) -> None:
+        self.name = name
+        self.changed_at = changed_at
+        self.readers: set[_Node] = set()
+        self.value: Any = None
+
+
+class _Node:
+    """One memoised query result."""
+
+    __slots__ = (
+        "args",
+        "changed_at",
+        "deps",
+        "error",
+        "fn",
+        "readers",
+        "running",
+        "state",
+        "value",
+        "verified_at",
+        "watch",
+    )
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.fn = fn
+        self.args = args
+        self.value: Any = None
+        self.error: Exception | None = None
+        self.changed_at = 0
+        self.verified_at = -1
+        self.deps: _Deps = {}
+        self.readers: set[_Node] = set()
+        self.state = DIRTY
+        self.running = False
+        self.watch: Watch[Any] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.fn.__name__}({', '.join(map(str, self.args))})"
+
+
+_Deps = dict["_Cell | _Node", None]
+
+
+class Watch(Generic[R]):
+    """A query kept up to date: `drain` yields it whenever its answer changed. Call `close` when done."""
+
+    __slots__ = ("_graph", "_node", "holders", "reported_at")
+
+    def __init__(self, graph: Graph, node: _Node) -> None:
+        self._graph = graph
+        self._node = node
+        self.holders = 0
+        self.reported_at = node.changed_at
+
+    def value(self) -> R:
+        """The current answer. Raises what the query raised."""
+        return cast("R", self._graph._pull(self._node))
+
+    @property
+    def changed_at(self) -> int:
+        """The revision at which the answer last changed."""
+        return self._node.changed_at
+
+    def close(self) -> None:
+        """Gives this holder's interest up; the node stays memoised until `sweep`."""
+        self.holders -= 1
+        if self.holders == 0:
+            self._node.watch = None
+            self._graph._pending.pop(self._node, None)
+
+
+@dataclass
+class Why:
+    """Why an answer is what it is: the query, when it last changed, and what it read."""
+
+    name: str
+    changed_at: int
+    reads: list[Why] = field(default_factory=list["Why"])
+
+
+class Q:
+    """What a query reads through. Every read is recorded as a dependency of the query that is running."""
+
+    __slots__ = ("_graph",)
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def __call__(self, fn: Callable[Concatenate[Q, P], R], *args: P.args, **_: P.kwargs) -> R:
+        """The answer of another query. Raises what that query raised."""
+        graph = self._graph
+        node = graph._node(fn, args)
+        graph._record(node)
+        return cast("R", graph._pull(node))
+
+    def read(self, key: Key) -> Any:
+        """The input of that key, or None when there is none (which is recorded as well)."""
+        cell = self._graph._cell(key)
+        self._graph._record(cell)
+        return cell.value
+
+    def group(self, index: Index[K, V], key: K) -> tuple[V, ...]:
+        """The inputs in one group of an index, in the order of their keys."""
+        cell = self._graph._group(index, key)
+        self._graph._record(cell)
+        if cell.value is None:
+            cell.value = self._graph._collect(index, key)
+        return cast("tuple[V, ...]", cell.value)
+
+
+class Graph:
+    """Inputs, memoised queries and watches. Single-threaded: commit, pull and drain on one thread."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self._cells: dict[Key, _Cell] = {}
+        self._members: dict[Index[Any, Any], dict[Hashable, dict[Key, None]]] = {}
+        self._groups: dict[tuple[Index[Any, Any], Hashable], _Cell] = {}
+        self._indexes: dict[Hashable, list[Index[Any, Any]]] = {}
+        self._by_kind: dict[Hashable, dict[Key, None]] = {}
+        self._nodes: dict[tuple[Callable[..., Any], tuple[Any, ...]], _Node] = {}
+        self._stack: list[_Node] = []
+        self._pending: dict[_Node, None] = {}
+        self._q = Q(self)
+        self._trace: list[str] | None = None
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    def commit(self, tx: Transaction) -> int:
+        """Applies a transaction and returns the revision. Inputs equal to what is there change nothing."""
+        if self._stack:
+            raise RuntimeError("commit from inside a query: queries are pure")
+        self.revision += 1
+        for key, value in tx.put:
+            self._set(key, value)
+        for key in tx.delete:
+            self._set(key, None)
+        return self.revision
+
+    def _set(self, key: Key, value: Any) -> None:
+        cell = self._cell(key)
+        old = cell.value
+        if old == value:
+            return
+        cell.value = value
+        self._touch(cell)
+        keys = self._by_kind.setdefault(key.collection, {})
+        if value is None:
+            keys.pop(key, None)
+        else:
+            keys[key] = None
+        for index in self._indexes.get(key.collection, ()):
+            before = set(index.keys(key, old)) if old is not None else set[Hashable]()
+            after = set(index.keys(key, value)) if value is not None else set[Hashable]()
+            members = self._members[index]
+            for group in before - after:
+                members[group].pop(key, None)
+            for group in after - before:
+                members.setdefault(group, {})[key] = None
+            for group in before | after:
+                if (group_cell := self._groups.get((index, group))) is not None:
+                    group_cell.value = None
+                    self._touch(group_cell)
+
+    def _touch(self, cell: _Cell) -> None:
+        cell.changed_at = self.revision
+        stack: list[_Node] = []
+        for node in cell.readers:
+            if node.state == CLEAN:
+                stack.append(node)
+            node.state = DIRTY
+        while stack:
+            node = stack.pop()
+            if node.watch is not None:
+                self._pending[node] = None
+            for reader in node.readers:
+                if reader.state == CLEAN:
+                    reader.state = CHECK
+                    stack.append(reader)
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def pull(self, fn: Callable[Concatenate[Q, P], R], *args: P.args, **_: P.kwargs) -> R:
+        """The answer of a query now, memoised like any other. Raises what the query raised."""
+        return cast("R", self._pull(self._node(fn, args)))
+
+    def watch(self, fn: Callable[Concatenate[Q, P], R], *args: P.args, **_: P.kwargs) -> Watch[R]:
+        """Keeps a query up to date; watches of the same query and arguments share one node."""
+        node = self._node(fn, args)
+        with contextlib.suppress(Exception):
+            self._pull(node)
+        if node.watch is None:
+            node.watch = Watch(self, node)
+        node.watch.holders += 1
+        return node.watch
+
+    def drain(self) -> Iterator[Watch[Any]]:
+        """Re-checks watched queries that may have changed and yields those whose answer did.
+
+        The caller may stop between two items, commit, and go on later: nothing is lost.
+        """
+        while self._pending:
+            node = next(iter(self._pending))
+            del self._pending[node]
+            with contextlib.suppress(Exception):
+                self._pull(node)
+            if (watch := node.watch) is not None and node.changed_at > watch.reported_at:
+                watch.reported_at = node.changed_at
+                yield watch
+
+    @property
+    def idle(self) -> bool:
+        """True when no watched query waits to be re-checked."""
+        return not self._pending
+
+    def why(self, fn: Callable[Concatenate[Q, P], R], *args: P.args, **_: P.kwargs) -> Why:
+        """What the answer was made from, down to the inputs."""
+        node = self._node(fn, args)
+        with contextlib.suppress(Exception):
+            self._pull(node)
+
+        def explain(item: _Node | _Cell) -> Why:
+            reads = [explain(dep) for dep in item.deps] if isinstance(item, _Node) else []
+            return Why(str(item.name), item.changed_at, reads)
+
+        return explain(node)
+
+    def sweep(self) -> int:
+        """Forgets every query that no watch depends on; returns how many."""
+        keep: set[_Node] = set()
+        stack = [node for node in self._nodes.values() if node.watch is not None]
+        while stack:
+            node = stack.pop()
+            if node not in keep:
+                keep.add(node)
+                stack.extend(dep for dep in node.deps if isinstance(dep, _Node))
+        dead = [(key, node) for key, node in self._nodes.items() if node not in keep]
+        for key, node in dead:
+            self._unread(node, node.deps, {})
+            del self._nodes[key]
+        return len(dead)
+
+    @contextlib.contextmanager
+    def tracing(self) -> Iterator[list[str]]:
+        """Collects the names of the queries that run inside the block; for tests and profiling."""
+        self._trace = ran = []
+        try:
+            yield ran
+        finally:
+            self._trace = None
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _node(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> _Node:
+        key = (fn, args)
+        node = self._nodes.get(key)
+        if node is None:
+            node = self._nodes[key] = _Node(fn, args)
+        return node
+
+    def _cell(self, key: Key) -> _Cell:
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = _Cell(key, self.revision)
+        return cell
+
+    def _group(self, index: Index[Any, Any], group: Hashable) -> _Cell:
+        if index not in self._members:
+            members: dict[Hashable, dict[Key, None]] = {}
+            for key in self._by_kind.get(index.collection, ()):
+                for each in index.keys(key, self._cells[key].value):
+                    members.setdefault(each, {})[key] = None
+            self._members[index] = members
+            self._indexes.setdefault(index.collection, []).append(index)
+        cell = self._groups.get((index, group))
+        if cell is None:
+            cell = self._groups[index, group] = _Cell(f"{index.name}[{group}]", self.revision)
+        return cell
+
+    def _collect(self, index: Index[Any, Any], group: Hashable) -> tuple[Any, ...]:
+        return tuple(self._cells[key].value for key in sorted(self._members[index].get(group, ())))
+
+    def _record(self, dep: _Cell | _Node) -> None:
+        if self._stack:
+            self._stack[-1].deps[dep] = None
+
+    def _pull(self, node: _Node) -> Any:
+        if node.running:
+            raise CycleError(" -> ".join(each.name for each in [*self._stack, node]))
+        if node.state != CLEAN:
+            if node.state == DIRTY or self._stale(node):
+                self._run(node)
+            node.state = CLEAN
+            node.verified_at = self.revision
+        if node.error is not None:
+            raise node.error
+        return node.value
+
+    def _stale(self, node: _Node) -> bool:
+        for dep in node.deps:
+            if isinstance(dep, _Node):
+                with contextlib.suppress(Exception):
+                    self._pull(dep)
+            if dep.changed_at > node.verified_at:
+                return True
+        return False
+
+    def _run(self, node: _Node) -> None:
+        if self._trace is not None:
+            self._trace.append(node.name)
+        before, node.deps = node.deps, {}
+        value, error = None, None
+        node.running = True
+        self._stack.append(node)
+        try:
+            value = node.fn(self._q, *node.args)
+        except CycleError:
+            node.deps = before
+            raise
+        except Exception as exception:  # contained: only what depends on this answer sees it
+            error = exception
+        finally:
+            self._stack.pop()
+            node.running = False
+        self._unread(node, before, node.deps)
+        for dep in node.deps:
+            dep.readers.add(node)
+        same = node.verified_at >= 0 and (
+            (error is None and node.error is None and value == node.value)
+            or (error is not None and node.error is not None and repr(error) == repr(node.error))
+        )
+        if not same:
+            node.value, node.error, node.changed_at = value, error, self.revision
+
+    def _forget_deps(
+        self, node: _Node, keep: dict[_Cell | _Node, None], before: dict[_Cell | _Node, None] | None = None
+    ) -> None:
+        for dep in node.deps if before is None else before:
+            if dep not in keep:
+                dep.readers.discard(node)

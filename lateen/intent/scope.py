@@ -1,0 +1,59 @@
+"""Scope: the facets of a proxy that translation may read. Proxies with equal Scope share every byte.
+
+A `Proxy` is who is at the other end of a stream: kind, namespace and name come from its authenticated
+identity, capabilities from its node metadata, which is only a claim. `scope_of` looks up the Pod behind it.
+Queries take the smallest facet they need (a namespace, a locality), never a Proxy: each field added here
+multiplies memory, so each needs a reason.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class ProxyKind(enum.StrEnum):
+    """The role part of Istio's node id."""
+
+    SIDECAR = "sidecar"
+    ROUTER = "router"
+
+
+class HostSocket(msgspec.Struct, frozen=True, order=True, gc=False):
+    """A gateway port that is also served on a Unix socket with PROXY protocol (how host ports get in)."""
+
+    port: int
+    path: str
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What a proxy says it can do (node metadata `LATEEN_*`); absent means a stock Istio client."""
+
+    host_sockets: tuple[HostSocket, ...] = ()
+
+
+class Proxy(msgspec.Struct, frozen=True, cache_hash=True):
+    """Who is at the other end of a stream.
+
+    `labels` and `addresses` are only believed in tool mode (`lateen serve` without authentication), where no
+    Pod stands behind the proxy; otherwise they are empty and the Pod is looked up.
+    """
+
+    kind: ProxyKind
+    namespace: str
+    name: str
+    service_account: str = ""
+    addresses: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    capabilities: Capabilities = Capabilities()
+
+
+class Scope(msgspec.Struct, frozen=True, cache_hash=True):
+    """Everything translation may know of a proxy. Built by `scope_of`, normalised, compared by value."""
+
+    kind: ProxyKind
+    namespace: str
+    labels: tuple[tuple[str, str], ...] = ()
+    service_account: str = "default"
+    capabilities: Capabilities = Capabilities()
