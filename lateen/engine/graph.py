@@ -408,9 +408,8 @@ class Graph:
         if not same:
             node.value, node.error, node.changed_at = value, error, self.revision
 
-    def _forget_deps(
-        self, node: _Node, keep: dict[_Cell | _Node, None], before: dict[_Cell | _Node, None] | None = None
-    ) -> None:
-        for dep in node.deps if before is None else before:
+    @staticmethod
+    def _unread(node: _Node, before: _Deps, keep: _Deps) -> None:
+        for dep in before:
             if dep not in keep:
                 dep.readers.discard(node)
