@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -50,8 +51,6 @@ def descriptors(names: list[str]) -> descriptor_pb2.FileDescriptorSet:
 
 def main(output: Path) -> int:
     """Replaces the directory by fresh stubs; returns protoc's exit code."""
-    from grpc_tools import protoc
-
     found = descriptors(modules())
     names = [file.name for file in found.file if not file.name.startswith(BUNDLED)]
     shutil.rmtree(output, ignore_errors=True)
@@ -59,7 +58,8 @@ def main(output: Path) -> int:
     with tempfile.NamedTemporaryFile(suffix=".pb") as file:
         file.write(found.SerializeToString())
         file.flush()
-        return protoc.main(["protoc", f"--descriptor_set_in={file.name}", f"--pyi_out={output}", *names])
+        protoc = [sys.executable, "-m", "grpc_tools.protoc", f"--descriptor_set_in={file.name}", f"--pyi_out={output}"]
+        return subprocess.run([*protoc, *names], check=False).returncode
 
 
 if __name__ == "__main__":
