@@ -1,0 +1,62 @@
+# Two commands set up everything themselves: `make up` runs the mesh, `make test` passes the tests.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help up down test test-long check bench stubs constraints clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Arguments of `lateen up` and `lateen down`: make up ARGS="--name two --gateway-port 8090"
+ARGS ?=
+# Arguments of pytest: make test PYTEST="tests/unit -k routes"
+PYTEST ?= tests
+
+help:
+	@echo "make up         start the mesh with the demo on http://localhost:8080/productpage"
+	@echo "make down       stop it; configuration and root certificate are kept"
+	@echo "make test       the tests that must pass, in minutes"
+	@echo "make test-long  the tests that take long"
+	@echo "make check      ruff, basedpyright, import-linter"
+	@echo "make bench      benchmarks, side by side, with ratios"
+
+up: $(VENV)/.run
+	@scripts/packages.sh nft:nftables ip:iproute2
+	@$(BIN)/lateen up $(ARGS)
+
+down: $(VENV)/.run
+	@$(BIN)/lateen down $(ARGS)
+
+test: $(VENV)/.dev typings
+	@scripts/packages.sh nft:nftables ip:iproute2
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not long" $(PYTEST)
+
+test-long: $(VENV)/.dev typings
+	@scripts/packages.sh nft:nftables ip:iproute2
+	@$(BIN)/python -m pytest -q -m long $(PYTEST)
+
+check: $(VENV)/.dev typings
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright --warnings
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.run
+	@$(BIN)/python -m lateen.bench
+
+typings: $(VENV)/.dev scripts/stubs.py
+	@echo "making type stubs of the xDS messages"
+	@$(BIN)/python scripts/stubs.py
+	@touch typings
+
+constraints: $(VENV)/.dev
+	@scripts/constraints.sh
+
+$(VENV)/.run: constraints/run.txt pyproject.toml
+	@scripts/environment.sh $(VENV) constraints/run.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run constraints/dev.txt
+	@scripts/environment.sh $(VENV) constraints/dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) typings dist .pytest_cache .ruff_cache .hypothesis
