@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import os
 import secrets
 import shutil
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from lateen.security.files import write_secret
 from lateen.security.peer import PeerIdentity, subject_of
 
 FILES = ("ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem")
@@ -169,7 +169,7 @@ def _make(directory: Path, organization: str, now: dt.datetime) -> None:
     try:
         contents = {"ca-cert.pem": pem, "ca-key.pem": secret, "root-cert.pem": pem, "cert-chain.pem": pem}
         for file, content in contents.items():
-            _write(draft / file, content)
+            write_secret(draft / file, content)
         with contextlib.suppress(FileNotFoundError):
             directory.rmdir()
         draft.rename(directory)
@@ -178,14 +178,6 @@ def _make(directory: Path, organization: str, now: dt.datetime) -> None:
         if isinstance(error, OSError):
             raise CaError(f"cannot write a CA to {directory}: {error.strerror}") from error
         raise
-
-
-def _write(path: Path, content: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _load(directory: Path, now: Callable[[], dt.datetime], max_validity: dt.timedelta) -> CertificateAuthority:
