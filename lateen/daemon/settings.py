@@ -1,0 +1,144 @@
+"""Settings of one mesh: a file, overruled by the environment, overruled by flags. Nothing else reads either.
+
+`lateen up` writes the settled values to `settings.json` in the mesh's state directory; every process of the mesh is
+started with that file and reads nothing else, so all of them agree, also after a restart.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from lateen.lib.errors import LateenError
+from lateen.lib.layout import Layout
+
+
+class SettingsError(LateenError):
+    """A setting that is unknown or has an impossible value."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One mesh. Ports are TCP; 0 turns a port off where it says so."""
+
+    name: str = "default"
+    """What tells meshes on one machine apart; lower case letters, digits and dashes, at most 20."""
+
+    state_dir: str = ""
+    """What outlives the mesh: objects, CA, logs. Default: `$XDG_STATE_HOME/lateen/<name>`."""
+
+    run_dir: str = ""
+    """Sockets; short, since the kernel allows them 107 bytes. Default: `$XDG_RUNTIME_DIR/lateen/<name>`, else
+    `/tmp/lateen-<uid>/<name>`."""
+
+    host: str = "127.0.0.1"
+    """Where host ports listen. Anything but loopback opens the gateway to the network."""
+
+    gateway_port: int = 8080
+    """The ingress gateway's port 8080 on the machine; 0: off."""
+
+    https_port: int = 8443
+    """The ingress gateway's port 8443 on the machine; 0: off."""
+
+    console_port: int = 20001
+    """The control plane's pages, on loopback always; 0: off."""
+
+    xds_port: int = 15012
+    """xDS and CA with TLS, on loopback always; 0: off (the mesh's own proxies use a Unix socket)."""
+
+    plaintext_xds_port: int = 0
+    """xDS without authentication, on loopback, for tools; 0: off."""
+
+    pod_range: str = "10.88.0.0/16"
+    """Pods' addresses; private to the mesh, so meshes may share it, but not routed on the machine already."""
+
+    vip_range: str = "10.96.0.0/16"
+    """Services' addresses; the same holds."""
+
+    ready_timeout_s: float = 120
+    """How long `lateen up` waits for the mesh before it says what is missing. The first start of Envoy on a
+    machine reads 150 MB."""
+
+    def layout(self) -> Layout:
+        """The directories of this mesh."""
+        return Layout(self.name, Path(self.state_dir), Path(self.run_dir))
+
+
+def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
+    """Settled settings: defaults < file (YAML) < `LATEEN_*` < flags that are not None.
+
+    SettingsError names the setting, where its value came from and what was expected.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        values |= _from_file(file)
+    values |= _from_environment(environ)
+    values |= {key: value for key, value in flags.items() if value is not None}
+    try:
+        settings = msgspec.convert(values, Settings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"settings: {error}", remedy="see `lateen up --help` for names and values") from None
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?", settings.name):
+        raise SettingsError(
+            f"the mesh name {settings.name!r} is not lower case letters, digits and dashes, at most 20",
+            remedy="choose another --name",
+        )
+    uid = os.getuid()
+    state_home = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME", "/")) / ".local/state")
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    run_home = f"{runtime}/lateen" if runtime and Path(runtime).is_dir() else f"/tmp/lateen-{uid}"  # noqa: S108
+    return msgspec.structs.replace(
+        settings,
+        state_dir=str(Path(settings.state_dir or f"{state_home}/lateen/{settings.name}").absolute()),
+        run_dir=str(Path(settings.run_dir or f"{run_home}/{settings.name}").absolute()),
+    )
+
+
+def read(path: Path) -> Settings:
+    """The settled settings that `write` left. SettingsError when the file is missing or broken."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Settings)
+    except (OSError, msgspec.DecodeError) as error:
+        raise SettingsError(f"{path}: {error}", remedy="start the mesh with `lateen up`") from None
+
+
+def write(settings: Settings) -> Path:
+    """Leaves settled settings in the state directory for the mesh's processes; returns the file."""
+    path = settings.layout().state / "settings.json"
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(settings)))
+    temporary.replace(path)
+    return path
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        content: object = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise SettingsError(f"settings file {file}: {error.strerror}", remedy="check the path") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"settings file {file}: {error}", remedy="write it as `name: value` lines") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"settings file {file} is not a mapping", remedy="write it as `name: value` lines")
+    return {str(key): value for key, value in content.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    types = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    for key, text in environ.items():
+        name = key.removeprefix("LATEEN_").lower()
+        if not key.startswith("LATEEN_") or name not in types:
+            continue
+        try:
+            values[name] = msgspec.convert(text, types[name], strict=False)
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"{key}={text}: {error}", remedy="correct or unset it") from None
+    return values

@@ -1,0 +1,49 @@
+"""Where a mesh keeps things: one persistent directory, one short one for sockets. Both are hidden from applications."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """The directories of the mesh `name`. Nothing here touches the file system."""
+
+    name: str
+    state: Path
+    run: Path
+
+    @property
+    def store(self) -> Path:
+        """The object store, an SQLite file."""
+        return self.state / "store.db"
+
+    @property
+    def ca(self) -> Path:
+        """The CA's files: ca-cert.pem, ca-key.pem, root-cert.pem, cert-chain.pem."""
+        return self.state / "ca"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the mesh's own processes; `pods/<namespace>_<name>/<container>.log` for Pods."""
+        return self.state / "logs"
+
+    @property
+    def api_socket(self) -> Path:
+        """The HTTP API."""
+        return self.run / "api.sock"
+
+    @property
+    def xds_socket(self) -> Path:
+        """xDS and the CA, gRPC with TLS."""
+        return self.run / "xds.sock"
+
+    @property
+    def agent_socket(self) -> Path:
+        """The agent's control socket."""
+        return self.run / "agent.sock"
+
+    def pod(self, uid: str) -> Path:
+        """One Pod's sockets, token and bootstrap."""
+        return self.run / "pods" / uid
