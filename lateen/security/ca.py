@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from lateen.lib.spiffe import SpiffeId
 from lateen.security.files import write_secret
 from lateen.security.peer import PeerIdentity, subject_of
 
@@ -84,6 +85,20 @@ class CertificateAuthority:
         `validity` is cut to the CA's maximum and to its own end. CsrError when the request is not a request, not
         signed by its own key, or its key is of a kind Envoy cannot use; names in it are not read.
         """
+        try:
+            subject = subject_of(identity)
+        except ValueError as error:
+            raise CsrError(str(error)) from None
+        return self._sign(csr_pem, subject, (x509.UniformResourceIdentifier(str(identity.spiffe)),), validity)
+
+    def issue_serving(self, csr_pem: str | bytes, identity: SpiffeId, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Like `issue`, for the control plane's own servers, which are also known by DNS names."""
+        alternatives = (x509.UniformResourceIdentifier(str(identity)), *(x509.DNSName(name) for name in names))
+        return self._sign(csr_pem, x509.Name([]), alternatives, DEFAULT_VALIDITY)
+
+    def _sign(
+        self, csr_pem: str | bytes, subject: x509.Name, names: tuple[x509.GeneralName, ...], validity: dt.timedelta
+    ) -> tuple[str, ...]:
         public = _request_key(csr_pem)
         now = self._now().replace(microsecond=0)
         if validity <= dt.timedelta(0):
@@ -91,10 +106,6 @@ class CertificateAuthority:
         end = min(now + min(validity, self._max_validity), self.expires)
         if end <= now:
             raise CaError(f"the CA certificate ended at {self.expires:%Y-%m-%d %H:%M}Z: nothing can be signed with it")
-        try:
-            subject = subject_of(identity)
-        except ValueError as error:
-            raise CsrError(str(error)) from None
         certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -109,9 +120,7 @@ class CertificateAuthority:
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
                 critical=False,
             )
-            .add_extension(
-                x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(identity.spiffe))]), critical=True
-            )
+            .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .add_extension(_authority_key(self._certificate), critical=False)
             .sign(self._key, hashes.SHA256())

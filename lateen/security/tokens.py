@@ -108,7 +108,7 @@ class TokenIssuer:
         return jwt.encode(header, claims, key, algorithms=[_ALGORITHM])
 
     def verify(self, token: str, audience: str) -> TokenClaims:
-        """The claims of a token that is ours, alive, bound to a Pod and meant for the audience. TokenError otherwise."""
+        """The claims of a token that is ours, alive, bound to a Pod and meant for the audience. TokenError if not."""
         try:
             claims = jwt.decode(token, self._set, algorithms=[_ALGORITHM]).claims
             jwt.JWTClaimsRegistry(

@@ -1,0 +1,99 @@
+"""The other end of the certificate service: what an agent asks certificates with.
+
+First certificates go over the port without client certificates, with a token; renewals over the mutual TLS port
+with the certificate that is still good, so that a token that ended during a long outage blocks nobody.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+import grpc
+import grpc.aio
+import msgspec
+
+from lateen.security.csr import SERVICE
+from lateen.security.protos.ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
+from lateen.security.serving import SERVER_NAMES
+
+TIMEOUT_S = 5.0
+
+
+class SigningError(Exception):
+    """No certificate came. `refused` tells a refusal, which trying again will not change soon, from an outage."""
+
+    def __init__(self, message: str, *, refused: bool) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
+class ControlPlane(msgspec.Struct, frozen=True):
+    """Where certificates come from, as gRPC targets (`unix:/run/ca.sock`, `10.0.0.1:15012`), and the file with the
+    roots that the control plane is trusted by."""
+
+    token_target: str
+    renewal_target: str
+    roots: Path
+
+
+def unix_target(path: Path | str) -> str:
+    """The gRPC target and listening address of a Unix socket."""
+    return "unix:" + quote(str(path))
+
+
+class CertificateClient:
+    """Asks for certificates; each call has its own short-lived connection, since they are hours apart."""
+
+    def __init__(self, control_plane: ControlPlane, timeout_s: float = TIMEOUT_S) -> None:
+        self._control_plane = control_plane
+        self._timeout_s = timeout_s
+
+    async def sign(self, csr: str, *, token: str, validity_s: int = 0) -> tuple[str, ...]:
+        """Leaf, intermediates, root bundle (PEM) for the Pod of a token. SigningError when there are none."""
+        return await self._ask(
+            self._control_plane.token_target,
+            self._credentials(None, None),
+            csr,
+            validity_s,
+            (("authorization", f"Bearer {token}"),),
+        )
+
+    async def renew(self, csr: str, *, key: str, chain: str, validity_s: int = 0) -> tuple[str, ...]:
+        """The same for the holder of a certificate that is still good. SigningError when there are none."""
+        credentials = self._credentials(key.encode(), chain.encode())
+        return await self._ask(self._control_plane.renewal_target, credentials, csr, validity_s, ())
+
+    def _credentials(self, key: bytes | None, chain: bytes | None) -> grpc.ChannelCredentials:
+        try:
+            roots = self._control_plane.roots.read_bytes()
+        except OSError as error:
+            message = f"cannot read the roots of the control plane, {self._control_plane.roots}: {error.strerror}"
+            raise SigningError(message, refused=False) from error
+        return grpc.ssl_channel_credentials(roots, key, chain)
+
+    async def _ask(
+        self,
+        target: str,
+        credentials: grpc.ChannelCredentials,
+        csr: str,
+        validity_s: int,
+        metadata: tuple[tuple[str, str], ...],
+    ) -> tuple[str, ...]:
+        options = (("grpc.ssl_target_name_override", SERVER_NAMES[0]),)
+        async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
+            call = channel.unary_unary(
+                f"/{SERVICE}/CreateCertificate",
+                request_serializer=IstioCertificateRequest.SerializeToString,
+                response_deserializer=IstioCertificateResponse.FromString,
+            )
+            request = IstioCertificateRequest(csr=csr, validity_duration=validity_s)
+            try:
+                response = await call(request, metadata=metadata, timeout=self._timeout_s)
+            except grpc.aio.AioRpcError as error:
+                away = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+                message = f"{error.code().name}: {error.details()}"
+                raise SigningError(message, refused=not away) from None
+        if len(response.cert_chain) < 2:
+            raise SigningError("the control plane answered without a certificate", refused=True)
+        return tuple(response.cert_chain)

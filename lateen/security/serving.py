@@ -1,0 +1,82 @@
+"""The control plane's own certificate, renewed while it serves.
+
+gRPC asks for the certificate before every handshake, so a renewal at half life touches no open stream. There are
+two kinds of ports: those that require a client certificate (xDS, and renewals of certificates) and those that
+have none (first certificates, by token): Python's gRPC cannot ask for a certificate without requiring it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Callable
+
+import grpc
+from cryptography import x509
+
+from lateen.lib.spiffe import control_plane_id
+from lateen.security.ca import CertificateAuthority, utc_now
+from lateen.security.keys import new_request
+
+SERVER_NAMES = ("istiod.istio-system.svc", "istiod.istio-system", "istiod.istio-system.svc.cluster.local", "localhost")
+"""The DNS names that clients of Istio's control plane expect."""
+
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.so_reuseport", 0),
+)
+"""Options every gRPC server of the control plane needs: proxies ping every 30 s (gRPC would hang up on them), and
+a second server on the same port must fail instead of taking half the connections."""
+
+
+class ServingCertificate:
+    """One certificate for all servers of this process; ports share it."""
+
+    def __init__(
+        self,
+        ca: CertificateAuthority,
+        trust_domain: str,
+        names: tuple[str, ...] = SERVER_NAMES,
+        now: Callable[[], dt.datetime] = utc_now,
+    ) -> None:
+        self._ca = ca
+        self._identity = control_plane_id(trust_domain)
+        self._names = names
+        self._now = now
+        self._renew_at = dt.datetime.min.replace(tzinfo=dt.UTC)
+        self._key = self._chain = b""
+        self._generation = 0
+        self._lock = threading.Lock()
+
+    def current(self) -> tuple[bytes, bytes, int]:
+        """Key, chain (both PEM) and which issue of them this is; renewed first when half of its life is over."""
+        with self._lock:  # handshakes ask from gRPC's threads
+            now = self._now()
+            if now >= self._renew_at:
+                key, csr = new_request()
+                chain = self._ca.issue_serving(csr, self._identity, self._names)
+                leaf = x509.load_pem_x509_certificate(chain[0].encode())
+                self._key, self._chain = key.encode(), "".join(chain[:-1]).encode()
+                self._renew_at = now + (leaf.not_valid_after_utc - now) / 2
+                self._generation += 1
+            return (self._key, self._chain, self._generation)
+
+    def credentials(self, *, require_client_certificate: bool) -> grpc.ServerCredentials:
+        """Credentials for one port of a gRPC server (`server.add_secure_port(address, credentials)`)."""
+        served = 0
+
+        def configuration() -> grpc.ServerCertificateConfiguration:
+            nonlocal served
+            key, chain, served = self.current()
+            roots = self._ca.trust_pem.encode() if require_client_certificate else None
+            return grpc.ssl_server_certificate_configuration([(key, chain)], roots)
+
+        def fetch() -> grpc.ServerCertificateConfiguration | None:
+            return configuration() if self.current()[2] != served else None
+
+        return grpc.dynamic_ssl_server_credentials(
+            configuration(),
+            fetch,  # pyright: ignore[reportArgumentType] (None means no change; the stubs do not know)
+            require_client_certificate,
+        )
