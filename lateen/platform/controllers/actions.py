@@ -1,0 +1,57 @@
+"""What a controller wants done: values, so that a test reads them and `work.py` carries them out."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lateen.api.struct import Json
+from lateen.platform.controllers.documents import Key
+
+
+class Create(msgspec.Struct, frozen=True):
+    """Make an object. With `metadata.generateName` and no name, five letters are added to it."""
+
+    document: Json
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """Delete an object, if it is still the one with this uid."""
+
+    kind: str
+    key: Key
+    uid: str
+
+
+class Patch(msgspec.Struct, frozen=True):
+    """Change fields by a JSON merge patch (RFC 7386)."""
+
+    kind: str
+    key: Key
+    patch: Json
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Set the status of the object, provided it has not changed since `document` was read."""
+
+    document: Json
+    status: Json
+
+
+Action = Create | Delete | Patch | Status
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """The actions for one object. `again_s`: look at it again after so many seconds even if nothing changes."""
+
+    actions: tuple[Action, ...] = ()
+    again_s: float | None = None
+
+
+def with_status(document: Json, status: Json) -> tuple[Status, ...]:
+    """The action that sets this status, or none when it is the one the object has."""
+    return () if document.get("status") == status else (Status(document, status),)
+
+
+def soonest(*times_s: float | None) -> float | None:
+    """The smallest of the times that are not None."""
+    return min((each for each in times_s if each is not None), default=None)
