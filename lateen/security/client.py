@@ -13,19 +13,12 @@ import grpc
 import grpc.aio
 import msgspec
 
+from lateen.lib.signing import SigningError
 from lateen.security.csr import SERVICE
 from lateen.security.protos.ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from lateen.security.serving import SERVER_NAMES
 
 TIMEOUT_S = 5.0
-
-
-class SigningError(Exception):
-    """No certificate came. `refused` tells a refusal, which trying again will not change soon, from an outage."""
-
-    def __init__(self, message: str, *, refused: bool) -> None:
-        super().__init__(message)
-        self.refused = refused
 
 
 class ControlPlane(msgspec.Struct, frozen=True):
@@ -43,7 +36,7 @@ def unix_target(path: Path | str) -> str:
 
 
 class CertificateClient:
-    """Asks for certificates; each call has its own short-lived connection, since they are hours apart."""
+    """A `Signer` over gRPC; each call has its own short-lived connection, since they are hours apart."""
 
     def __init__(self, control_plane: ControlPlane, timeout_s: float = TIMEOUT_S) -> None:
         self._control_plane = control_plane

@@ -1,4 +1,4 @@
-"""Key pairs and requests for certificates, as every holder of an identity makes them."""
+"""Key pairs and the requests for certificates over them. For the edges: a key is random, so no query makes one."""
 
 from __future__ import annotations
 
