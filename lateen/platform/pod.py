@@ -20,13 +20,17 @@ class Exec(msgspec.Struct, frozen=True, tag="exec"):
 
 
 class HttpGet(msgspec.Struct, frozen=True, tag="http"):
-    """GET from inside the Pod's network; 200-399 is success. `host` empty means the Pod's address."""
+    """GET from inside the Pod's network; 200-399 is success. `host` empty means the Pod's address.
+
+    `socket`, a Unix socket's path on the machine, takes the place of host and port (the platform's own use).
+    """
 
     port: int
     path: str = "/"
     scheme: Literal["HTTP", "HTTPS"] = "HTTP"
     host: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    socket: str = ""
 
 
 class TcpSocket(msgspec.Struct, frozen=True, tag="tcp"):
@@ -165,7 +169,7 @@ class PodSandbox(msgspec.Struct, frozen=True, kw_only=True):
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """How one run of a container ended. `exit_code` is 128 + signal when a signal ended it.
 
-    `reason` is Kubernetes': Completed, Error, OOMKilled, ContainerCannotRun.
+    `reason` is Kubernetes': Completed, Error, OOMKilled, StartError.
     """
 
     exit_code: int

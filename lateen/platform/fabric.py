@@ -1,0 +1,146 @@
+"""The network between the Pods of one mesh, in a namespace of its own.
+
+Routed, without a bridge: the gateway address sits on the fabric's lo, each Pod is a /32 behind its own link, so
+all traffic passes the fabric's connection tracking and Service addresses keep the client's address. The spawner
+makes the fabric; every init keeps it alive by holding its file descriptors, and gives them to the next spawner.
+Nothing is put into the host's network, so meshes with equal ranges live side by side.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+
+from lateen.platform import nft, syscalls
+from lateen.platform.netlink import Netlink
+from lateen.platform.settings import PlatformSettings
+
+LOOPBACK_INDEX = 1
+
+
+def write(path: str, value: str) -> None:
+    """Write a kernel setting; for /proc/sys/net it is that of the caller's network namespace."""
+    with open(path, "w") as file:
+        file.write(value)
+
+
+class Fabric:
+    """The namespaces this process is in and the sockets opened there: name service (UDP and TCP at the gateway's
+    port 53) and the egress listener. `user` is None for root."""
+
+    def __init__(
+        self, user: int | None, network: int, dns_udp: socket.socket, dns_tcp: socket.socket, egress: socket.socket
+    ) -> None:
+        self.user = user
+        self.network = network
+        self.dns_udp = dns_udp
+        self.dns_tcp = dns_tcp
+        self.egress = egress
+
+    @property
+    def sockets(self) -> tuple[int, int, int]:
+        """What agent and forwarder get: DNS over UDP, DNS over TCP, egress listener."""
+        return (self.dns_udp.fileno(), self.dns_tcp.fileno(), self.egress.fileno())
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What the next spawner gets: `sockets`, the network namespace and, rootless, the user namespace."""
+        return (*self.sockets, self.network, *(() if self.user is None else (self.user,)))
+
+
+def rootful() -> bool:
+    """Whether this process may make namespaces without a user namespace of its own."""
+    with open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith("CapEff:"))
+    bits = int(line.split()[1], 16)
+    return os.getuid() == 0 and all(bits >> cap & 1 for cap in (syscalls.CAP_SYS_ADMIN, syscalls.CAP_NET_ADMIN))
+
+
+def make(settings: PlatformSettings) -> Fabric:
+    """Enter new namespaces and set the fabric up in them. The process must have one thread."""
+    user = None
+    if not rootful():
+        uid, gid = os.getuid(), os.getgid()
+        syscalls.unshare(syscalls.CLONE_NEWUSER)
+        write("/proc/self/setgroups", "deny")
+        write("/proc/self/uid_map", f"0 {uid} 1")
+        write("/proc/self/gid_map", f"0 {gid} 1")
+        user = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    syscalls.unshare(syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS)
+    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)
+    for name, value in (("ip_forward", "1"), ("conf/all/rp_filter", "0"), ("conf/default/rp_filter", "0")):
+        write(f"/proc/sys/net/ipv4/{name}", value)
+    disable_ipv6()
+    with Netlink() as netlink:
+        netlink.up(LOOPBACK_INDEX)
+        netlink.address(LOOPBACK_INDEX, settings.gateway)
+        netlink.unreachable(settings.pod_range)
+    nft.Nft().run(nft.fabric(settings))
+    dns_udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    dns_tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    egress = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    dns_udp.bind((settings.gateway, 53))
+    dns_tcp.bind((settings.gateway, 53))
+    dns_tcp.listen(128)
+    egress.bind((settings.gateway, settings.egress_port))
+    egress.listen(1024)
+    return Fabric(user, os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC), dns_udp, dns_tcp, egress)
+
+
+def join(descriptors: tuple[int, ...]) -> Fabric:
+    """Enter a fabric that some Pod kept alive, by the descriptors its init gave."""
+    dns_udp, dns_tcp, egress, network, *rest = descriptors
+    user = rest[0] if rest else None
+    if user is not None:
+        syscalls.setns(user, syscalls.CLONE_NEWUSER)
+    syscalls.setns(network, syscalls.CLONE_NEWNET)
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)
+    return Fabric(
+        user, network, socket.socket(fileno=dns_udp), socket.socket(fileno=dns_tcp), socket.socket(fileno=egress)
+    )
+
+
+def disable_ipv6() -> None:
+    """No IPv6 on links made from now on (a kernel without IPv6 has nothing to switch off)."""
+    try:
+        write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
+def addresses(settings: PlatformSettings) -> Iterator[str]:
+    """The addresses that Pods can have, in order."""
+    base, _, prefix = settings.pod_range.partition("/")
+    first = int.from_bytes(socket.inet_aton(base))
+    reserved = {settings.gateway, settings.host_address}
+    for number in range(first + 1, first + (1 << (32 - int(prefix))) - 1):
+        ip = socket.inet_ntoa(number.to_bytes(4))
+        if ip not in reserved:
+            yield ip
+
+
+def attach(netlink: Netlink, ip: str, settings: PlatformSettings) -> None:
+    """Give this new network namespace its link: `netlink` speaks to the fabric, the process is in the Pod's."""
+    disable_ipv6()
+    for name in ("all", "default"):
+        write(f"/proc/sys/net/ipv4/conf/{name}/rp_filter", "0")
+    write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
+    name = "p" + os.urandom(5).hex()
+    own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        netlink.veth(name, "eth0", own)
+    finally:
+        os.close(own)
+    outside = netlink.index(name)
+    netlink.up(outside)
+    netlink.route(f"{ip}/32", outside)
+    with Netlink() as inside:
+        link = socket.if_nametoindex("eth0")
+        inside.up(LOOPBACK_INDEX)
+        inside.up(link)
+        inside.address(link, ip)
+        inside.route("0.0.0.0/0", link, settings.gateway)
