@@ -7,16 +7,42 @@ document, so nothing is lost; `lateen.api.check` reports them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar
 
 import msgspec
+from msgspec import Meta as Meta
+from msgspec import field as field
 
+from lateen.api.problems import Problem
+from lateen.lib.durations import Duration
 from lateen.lib.ids import Ref
+
+UInt32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+UInt64 = Annotated[int, Meta(ge=0)]
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+NonNegativeInt32 = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+PercentValue = Annotated[float, Meta(ge=0, le=100)]
+"""0.0 to 100.0."""
+NonEmpty = Annotated[str, Meta(min_length=1)]
+PositiveDuration = Annotated[Duration, Meta(extra={"min_nanoseconds": 1_000_000})]
+"""At least one millisecond, as Istio's CRDs demand of most durations."""
+Base64 = Annotated[str, Meta(extra={"base64": True})]
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A part of an object. Values are immutable; mappings are never changed after decoding."""
+    """A part of an object. Values are immutable; mappings are never changed after decoding.
+
+    `AT_MOST_ONE` and `EXACTLY_ONE` are groups of fields (names as on the wire) that exclude each other.
+    `problems` yields what is wrong with a value beyond the types of its fields; paths are relative to it.
+    """
+
+    AT_MOST_ONE: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    EXACTLY_ONE: ClassVar[tuple[tuple[str, ...], ...]] = ()
+
+    def problems(self) -> Iterator[Problem]:
+        yield from ()
 
 
 class OwnerReference(Struct, frozen=True):
@@ -46,7 +72,7 @@ class ObjectMeta(Struct, frozen=True):
     finalizers: tuple[str, ...] = ()
 
 
-class Object(Struct, frozen=True):
+class Object(Struct, frozen=True, kw_only=True):
     """What all kinds have in common. Subclasses set GROUP and KIND and add `spec`, and `status` only where
     the status is read by translation (Pod, ServiceEntry)."""
 

@@ -1,0 +1,61 @@
+"""RequestAuthentication: JSON Web Tokens that workloads accept (security.istio.io).
+
+One attribute per field of the CRD; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from lateen.api.istio.selectors import PolicySelector, PolicyTargetReference
+from lateen.api.struct import Meta, NonEmpty, Object, PositiveDuration, Struct, field
+
+
+class JWTHeader(Struct, frozen=True):
+    """A header that may hold a token."""
+
+    name: NonEmpty
+    prefix: str | None = None
+
+
+class ClaimToHeader(Struct, frozen=True):
+    """A claim that is copied to a header."""
+
+    claim: NonEmpty
+    header: Annotated[str, Meta(min_length=1, pattern=r"^[-_A-Za-z0-9]+$")]
+
+
+class JWTRule(Struct, frozen=True):
+    """One issuer of tokens, and where its tokens are found."""
+
+    audiences: tuple[NonEmpty, ...] = ()
+    forward_original_token: bool | None = None
+    from_cookies: tuple[NonEmpty, ...] = ()
+    from_headers: tuple[JWTHeader, ...] = ()
+    from_params: tuple[NonEmpty, ...] = ()
+    issuer: NonEmpty | None = None
+    jwks: str | None = None
+    jwks_uri_alias: Annotated[str, Meta(min_length=1, max_length=2048)] | None = field(default=None, name="jwks_uri")
+    jwks_uri: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    output_claim_to_headers: tuple[ClaimToHeader, ...] = ()
+    output_payload_to_header: str | None = None
+    space_delimited_claims: Annotated[tuple[NonEmpty, ...], Meta(max_length=64)] = ()
+    timeout: PositiveDuration | None = None
+
+
+class RequestAuthenticationSpec(Struct, frozen=True):
+    """Which tokens a workload accepts."""
+
+    jwt_rules: Annotated[tuple[JWTRule, ...], Meta(max_length=4096)] = ()
+    selector: PolicySelector | None = None
+    target_ref: PolicyTargetReference | None = None
+    target_refs: Annotated[tuple[PolicyTargetReference, ...], Meta(max_length=16)] = ()
+
+
+class RequestAuthentication(Object, frozen=True):
+    """The tokens that workloads accept."""
+
+    GROUP: ClassVar[str] = "security.istio.io"
+    KIND: ClassVar[str] = "RequestAuthentication"
+
+    spec: RequestAuthenticationSpec = RequestAuthenticationSpec()

@@ -1,0 +1,71 @@
+"""What the kinds of Istio's API have in common: selectors, target references, ports.
+
+Istio has two messages named WorkloadSelector. The one whose field is `matchLabels` is PolicySelector here, the
+one whose field is `labels` is WorkloadSelector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from lateen.api.struct import Meta, Port, Struct, UInt32
+
+
+class PortNumber(Struct, frozen=True):
+    """One port."""
+
+    number: Port
+
+
+class TrafficSelector(Struct, frozen=True):
+    """The direction and the ports of the traffic an extension sees."""
+
+    mode: Literal["UNDEFINED", "CLIENT", "SERVER", "CLIENT_AND_SERVER"] | None = None
+    ports: tuple[PortNumber, ...] = ()
+
+
+class PolicySelector(Struct, frozen=True):
+    """Picks the Pods whose labels have every one of these."""
+
+    match_labels: Annotated[Mapping[str, Annotated[str, Meta(max_length=63)]], Meta(max_length=4096)] = {}
+
+
+class PolicyTargetReference(Struct, frozen=True):
+    """The object a policy is attached to."""
+
+    kind: Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$")]
+    name: Annotated[str, Meta(min_length=1, max_length=253)]
+    group: (
+        Annotated[
+            str, Meta(max_length=253, pattern=r"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+        ]
+        | None
+    ) = None
+    namespace: str | None = None
+
+
+class EnvVar(Struct, frozen=True):
+    """One environment variable of a WebAssembly module."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=256)]
+    value: Annotated[str, Meta(max_length=2048)] | None = None
+    value_from: Literal["INLINE", "HOST"] | None = None
+
+
+class VmConfig(Struct, frozen=True):
+    """The environment a WebAssembly module sees."""
+
+    env: Annotated[tuple[EnvVar, ...], Meta(max_length=256)] = ()
+
+
+class PortSelector(Struct, frozen=True):
+    """A port by its number."""
+
+    number: UInt32 | None = None
+
+
+class WorkloadSelector(Struct, frozen=True):
+    """Picks the Pods (and WorkloadEntries) whose labels have every one of these."""
+
+    labels: Annotated[Mapping[str, Annotated[str, Meta(max_length=63)]], Meta(max_length=256)] = {}
