@@ -33,11 +33,6 @@ class Identity(msgspec.Struct, frozen=True):
         """When the leaf stops being good, UTC."""
         return self.leaf.not_valid_after_utc
 
-    def half_life(self) -> dt.datetime:
-        """The middle of the leaf's life, when it should be renewed."""
-        leaf = self.leaf
-        return leaf.not_valid_before_utc + (leaf.not_valid_after_utc - leaf.not_valid_before_utc) / 2
-
 
 def from_answer(key: str, answer: tuple[str, ...]) -> Identity:
     """The identity in a CA's answer (leaf, intermediates, root bundle). ValueError when it is not for this key."""

@@ -1,0 +1,250 @@
+"""The names of a mesh: which addresses a host name has, from Services, EndpointSlices and ServiceEntries.
+
+A table is fed with raw objects as the API's watches give them and answers lookups at any time. It knows
+
+- `NAME.NAMESPACE`, `NAME.NAMESPACE.svc` and the full name of each Service: its cluster address, or for a headless
+  one the ready addresses of its endpoints, each endpoint also by its own host name in front; an ExternalName
+  Service is an alias;
+- the hosts of ServiceEntries that have addresses, wildcards included. One without addresses is left to the
+  resolvers of the machine, like every other name.
+
+Sources: https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/ and
+https://istio.io/latest/docs/ops/configuration/traffic-management/dns-proxy/
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+Json = Mapping[str, Any]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a name is: addresses (v4 and v6 mixed, maybe none) or the name it is an alias of."""
+
+    addresses: tuple[str, ...] = ()
+    alias: str = ""
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    name: str = ""
+    namespace: str = ""
+    labels: dict[str, str] | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.namespace, self.name)
+
+
+class _ServiceSpec(msgspec.Struct, frozen=True, rename="camel"):
+    type: str | None = None
+    cluster_ip: str | None = msgspec.field(name="clusterIP", default=None)
+    cluster_ips: tuple[str, ...] | None = msgspec.field(name="clusterIPs", default=None)
+    external_name: str | None = None
+    publish_not_ready_addresses: bool | None = None
+
+
+class _Conditions(msgspec.Struct, frozen=True):
+    ready: bool | None = None
+
+
+class _Endpoint(msgspec.Struct, frozen=True):
+    addresses: tuple[str, ...] = ()
+    hostname: str | None = None
+    conditions: _Conditions | None = None
+
+
+class _EntrySpec(msgspec.Struct, frozen=True):
+    hosts: tuple[str, ...] = ()
+    addresses: tuple[str, ...] | None = None
+
+
+class _Service(msgspec.Struct, frozen=True):
+    metadata: _Meta
+    spec: _ServiceSpec | None = None
+
+
+class _Slice(msgspec.Struct, frozen=True):
+    metadata: _Meta
+    endpoints: tuple[_Endpoint, ...] | None = None
+
+    @property
+    def service(self) -> tuple[str, str]:
+        return (self.metadata.namespace, (self.metadata.labels or {}).get("kubernetes.io/service-name", ""))
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    metadata: _Meta
+    spec: _EntrySpec | None = None
+
+
+class Names:
+    """A table of one cluster domain (`cluster.local`)."""
+
+    def __init__(self, domain: str = "cluster.local") -> None:
+        self.domain = domain
+        self._objects: dict[str, dict[tuple[str, str], dict[str, Found]]] = defaultdict(dict)
+        self._slices: dict[tuple[str, str], _Slice] = {}
+        self._slices_of: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+        self._headless: dict[tuple[str, str], _ServiceSpec] = {}
+        self._hosts: dict[str, Found] = {}
+        self._owners: dict[str, list[Found]] = defaultdict(list)
+        self._reverse: dict[str, str] = {}
+
+    def replace(self, kind: str, objects: Iterable[Json]) -> None:
+        """Makes these all objects of a kind (`Service`, `EndpointSlice`, `ServiceEntry`): a list."""
+        given = {msgspec.convert(each["metadata"], _Meta).key: each for each in objects}
+        known = set(self._slices) if kind == "EndpointSlice" else {*self._objects[kind], *self._headless}
+        for namespace, name in known - given.keys():
+            self.delete(kind, {"metadata": {"namespace": namespace, "name": name}})
+        for each in given.values():
+            self.put(kind, each)
+
+    def put(self, kind: str, item: Json) -> None:
+        """Adds or changes one object. msgspec.ValidationError when it does not have the kind's form."""
+        match kind:
+            case "EndpointSlice":
+                self._put_slice(msgspec.convert(item, _Slice))
+            case "Service":
+                service = msgspec.convert(item, _Service)
+                self._put_service(service.metadata.key, service.spec or _ServiceSpec())
+            case "ServiceEntry":
+                entry = msgspec.convert(item, _Entry)
+                spec = entry.spec or _EntrySpec()
+                found = Found(_addresses(spec.addresses or ()))
+                hosts = spec.hosts if found.addresses else ()
+                self._set(kind, entry.metadata.key, {_plain(host): found for host in hosts})
+            case _:
+                raise ValueError(f"{kind} has no names")
+
+    def delete(self, kind: str, item: Json) -> None:
+        """Forgets one object; only its name and namespace are read."""
+        key = msgspec.convert(item["metadata"], _Meta).key
+        if kind == "EndpointSlice":
+            self._drop_slice(key)
+            return
+        if kind == "Service":
+            self._headless.pop(key, None)
+        self._set(kind, key, {})
+
+    def find(self, name: str) -> Found | None:
+        """What a name (any case, dot at the end or not) is; None when the table does not know it."""
+        name = _plain(name)
+        found = self._hosts.get(name)
+        _, _, rest = name.partition(".")
+        while found is None and rest:
+            found = self._hosts.get(f"*.{rest}")
+            _, _, rest = rest.partition(".")
+        return found
+
+    def owns(self, name: str) -> bool:
+        """Whether only this table may answer for a name: it is in the cluster's domain."""
+        return _plain(name) == self.domain or _plain(name).endswith(f".{self.domain}")
+
+    def reverse(self, address: str) -> str | None:
+        """The full name of the Service with this cluster address."""
+        return self._reverse.get(address)
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+    def _put_service(self, key: tuple[str, str], spec: _ServiceSpec) -> None:
+        self._headless.pop(key, None)
+        if spec.type == "ExternalName":
+            self._set("Service", key, self._service_names(key, Found(alias=_plain(spec.external_name or ""))))
+        elif spec.cluster_ip == "None":
+            self._headless[key] = spec
+            self._refresh_headless(key)
+        else:
+            found = Found(_addresses(spec.cluster_ips or (spec.cluster_ip or "",)))
+            self._set("Service", key, self._service_names(key, found))
+
+    def _put_slice(self, item: _Slice) -> None:
+        key = item.metadata.key
+        before = self._slices.get(key)
+        if before is not None and before.service != item.service:
+            self._drop_slice(key)
+        self._slices[key] = item
+        self._slices_of[item.service].add(key)
+        self._refresh_headless(item.service)
+
+    def _drop_slice(self, key: tuple[str, str]) -> None:
+        item = self._slices.pop(key, None)
+        if item is None:
+            return
+        rest = self._slices_of[item.service]
+        rest.discard(key)
+        if not rest:
+            del self._slices_of[item.service]
+        self._refresh_headless(item.service)
+
+    def _service_names(self, key: tuple[str, str], found: Found) -> dict[str, Found]:
+        namespace, name = key
+        short = f"{name}.{namespace}"
+        return dict.fromkeys((short, f"{short}.svc", f"{short}.svc.{self.domain}"), found)
+
+    def _refresh_headless(self, key: tuple[str, str]) -> None:
+        spec = self._headless.get(key)
+        if spec is None:
+            return
+        ready: list[str] = []
+        hosts: dict[str, list[str]] = defaultdict(list)
+        for each in sorted(self._slices_of.get(key, ())):
+            for endpoint in self._slices[each].endpoints or ():
+                unready = endpoint.conditions is not None and endpoint.conditions.ready is False
+                if unready and not spec.publish_not_ready_addresses:
+                    continue
+                ready += endpoint.addresses
+                if endpoint.hostname:
+                    hosts[_plain(endpoint.hostname)] += endpoint.addresses
+        names = self._service_names(key, Found(_addresses(ready)))
+        for host, addresses in hosts.items():
+            found = Found(_addresses(addresses))
+            names |= {f"{host}.{name}": found for name in self._service_names(key, found)}
+        self._set("Service", key, names)
+
+    def _set(self, kind: str, key: tuple[str, str], names: dict[str, Found]) -> None:
+        """Replaces what one object says. When several say something of one name, their addresses add up."""
+        old = self._objects[kind].pop(key, {})
+        for name, found in old.items():
+            self._owners[name].remove(found)
+            for address in found.addresses:
+                self._reverse.pop(address, None)
+        if names:
+            self._objects[kind][key] = names
+        for name, found in names.items():
+            self._owners[name].append(found)
+            if kind == "Service" and name.endswith(f".{self.domain}") and key not in self._headless:
+                self._reverse |= dict.fromkeys(found.addresses, name)
+        for name in old.keys() | names.keys():
+            self._join(name)
+
+    def _join(self, name: str) -> None:
+        owners = self._owners[name]
+        if not owners:
+            del self._owners[name]
+            self._hosts.pop(name, None)
+            return
+        addresses = dict.fromkeys(address for found in owners for address in found.addresses)
+        alias = next((found.alias for found in owners if found.alias), "")
+        self._hosts[name] = Found(tuple(addresses), "" if addresses else alias)
+
+
+def _plain(name: str) -> str:
+    return name.rstrip(".").lower()
+
+
+def _addresses(texts: Iterable[str]) -> tuple[str, ...]:
+    """The single addresses among texts; ranges and what is no address stay out."""
+    found: list[str] = []
+    for text in texts:
+        try:
+            found.append(str(ipaddress.ip_address(text.removesuffix("/32"))))
+        except ValueError:
+            continue
+    return tuple(dict.fromkeys(found))
