@@ -1,0 +1,258 @@
+"""Running the controllers: which object to look at when something changes, and carrying out what they want.
+
+Each controller is a queue of keys, filled by the changes of the kinds it reads, and a pure function from the
+cluster to an Outcome. A key whose actions fail is looked at again, later each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import structlog
+
+from lateen.api.struct import Json
+from lateen.lib.errors import LateenError
+from lateen.platform.controllers import account, deployment, endpoints, garbage, job, service
+from lateen.platform.controllers import documents as d
+from lateen.platform.controllers.actions import Action, Create, Delete, Outcome, Patch, Status
+from lateen.platform.controllers.cluster import Cluster, Queue
+
+KINDS = (
+    "Namespace", "ServiceAccount", "Service", "EndpointSlice", "Deployment", "Job", "Pod", "ConfigMap", "Secret",
+)  # fmt: skip
+"""The kinds that controllers and the kubelet read."""
+
+OWNERS = ("Deployment", "Job", "Service")
+OWNED = ("Pod", "EndpointSlice")
+RETRY_FIRST_S, RETRY_LAST_S = 0.05, 10.0
+
+_log = structlog.stdlib.get_logger("lateen.controllers")
+
+
+class Gone(Exception):
+    """The object is not there (any more)."""
+
+
+class Conflict(Exception):
+    """The object has changed since, or exists already."""
+
+
+class Api(Protocol):
+    """What controllers write through. Gone and Conflict as said; LateenError or OSError when it can't be reached."""
+
+    async def create(self, document: Json) -> Json:
+        """The object as made."""
+        ...
+
+    async def delete(self, kind: str, key: d.Key, uid: str) -> Json | None:
+        """The object as it is on its way out, None when it is gone at once. Conflict for another uid."""
+        ...
+
+    async def patch(self, kind: str, key: d.Key, patch: Json) -> Json:
+        """The object as changed by a JSON merge patch."""
+        ...
+
+    async def replace_status(self, document: Json) -> Json:
+        """The object with the status of this document. Conflict when it has changed since."""
+        ...
+
+
+async def perform(api: Api, cluster: Cluster, actions: Iterable[Action]) -> None:
+    """Carry actions out one after the other; the answers go into the cluster. What is gone already is done."""
+    for action in actions:
+        try:
+            match action:
+                case Create(document):
+                    cluster.put(await api.create(named(document)))
+                case Delete(kind, key, uid):
+                    left = await api.delete(kind, key, uid)
+                    if left is not None:
+                        cluster.put(left)
+                case Patch(kind, key, patch):
+                    cluster.put(await api.patch(kind, key, patch))
+                case Status(document, status):
+                    cluster.put(await api.replace_status({**document, "status": status}))
+        except Gone:
+            continue
+
+
+def named(document: Json) -> Json:
+    """The document with a name: `generateName` and five random letters, if it has none of its own."""
+    metadata = document["metadata"]
+    if metadata.get("name") or not metadata.get("generateName"):
+        return document
+    suffix = "".join(random.choices(d.ALPHABET, k=5))  # noqa: S311  # names, not secrets
+    rest = {key: value for key, value in metadata.items() if key != "generateName"}
+    return {**document, "metadata": {**rest, "name": metadata["generateName"] + suffix}}
+
+
+class Controller:
+    """One controller at work: keys in, actions out."""
+
+    def __init__(self, name: str, look: Callable[[d.Key], Outcome], api: Api, cluster: Cluster) -> None:
+        self.queue: Queue[d.Key] = Queue()
+        self._name = name
+        self._look = look
+        self._api = api
+        self._cluster = cluster
+        self._failures: dict[d.Key, int] = {}
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            while True:
+                await self._one(await self.queue.take())
+        finally:
+            self.queue.close()
+
+    async def _one(self, key: d.Key) -> None:
+        outcome = self._look(key)
+        try:
+            await perform(self._api, self._cluster, outcome.actions)
+        except (Conflict, LateenError, OSError) as error:
+            count = self._failures[key] = self._failures.get(key, 0) + 1
+            delay_s = min(RETRY_FIRST_S * 2 ** (count - 1), RETRY_LAST_S)
+            if count > 3:
+                _log.warning("actions failed", controller=self._name, key=key, error=repr(error), again_s=delay_s)
+            self.queue.add_later(key, delay_s)
+            return
+        self._failures.pop(key, None)
+        if outcome.again_s is not None:
+            self.queue.add_later(key, outcome.again_s)
+
+
+def controllers(api: Api, cluster: Cluster, vip_range: str, clock: Callable[[], float] = time.time) -> list[Controller]:
+    """All controllers, listening to the cluster."""
+
+    def owners_of(kind: str, queue: Queue[d.Key]) -> None:
+        """Look at the owner of a Pod that changed; at all that could claim it, when it has none."""
+
+        def changed(before: Json | None, after: Json | None) -> None:
+            for pod in (before, after):
+                if pod is None:
+                    continue
+                reference = d.owner(pod)
+                if reference is not None:
+                    if reference["kind"] == kind:
+                        queue.add((d.namespace(pod), reference["name"]))
+                    continue
+                for each in cluster.namespace(kind, d.namespace(pod)):
+                    if d.matches(d.spec(each).get("selector"), d.labels(pod)):
+                        queue.add(d.key(each))
+
+        cluster.listen("Pod", changed)
+
+    def look(kind: str, reconcile: Callable[[Json, list[Json], float], Outcome]) -> Callable[[d.Key], Outcome]:
+        def outcome(key: d.Key) -> Outcome:
+            found = cluster.get(kind, key)
+            return Outcome() if found is None else reconcile(found, cluster.namespace("Pod", key[0]), clock())
+
+        return outcome
+
+    made: list[Controller] = []
+
+    def controller(name: str, looking: Callable[[d.Key], Outcome]) -> Queue[d.Key]:
+        one = Controller(name, looking, api, cluster)
+        made.append(one)
+        return one.queue
+
+    for kind, reconcile in (("Deployment", deployment.reconcile), ("Job", job.reconcile)):
+        queue = controller(kind, look(kind, reconcile))
+        cluster.listen(kind, _to(queue))
+        owners_of(kind, queue)
+
+    addresses = controller("Service address", lambda _: service.allocate(cluster.all("Service"), vip_range))
+    cluster.listen(
+        "Service", lambda _, after: addresses.add(("", "")) if after and service.needs_address(after) else None
+    )
+
+    _listen_for_endpoints(cluster, controller("EndpointSlice", lambda key: _endpoints(cluster, key)))
+
+    accounts = controller("ServiceAccount", lambda key: _account(cluster, key))
+    cluster.listen("Namespace", _to(accounts))
+    cluster.listen("ServiceAccount", lambda _, after: None if after else _all(accounts, cluster, "Namespace"))
+
+    for kind in OWNED:
+        _listen_for_garbage(
+            cluster, kind, controller(f"garbage {kind}", lambda key, kind=kind: _garbage(cluster, kind, key))
+        )
+    return made
+
+
+def _to(queue: Queue[d.Key]) -> Callable[[Json | None, Json | None], None]:
+    def changed(before: Json | None, after: Json | None) -> None:
+        one = after or before
+        if one is not None:
+            queue.add(d.key(one))
+
+    return changed
+
+
+def _all(queue: Queue[d.Key], cluster: Cluster, kind: str) -> None:
+    for each in cluster.all(kind):
+        queue.add(d.key(each))
+
+
+def _account(cluster: Cluster, key: d.Key) -> Outcome:
+    namespace = cluster.get("Namespace", key)
+    return Outcome() if namespace is None else account.reconcile(namespace, cluster.keys("ServiceAccount"))
+
+
+def _endpoints(cluster: Cluster, key: d.Key) -> Outcome:
+    found = cluster.get("Service", key)
+    if found is None:
+        return Outcome()
+    slices = [
+        each
+        for each in cluster.namespace("EndpointSlice", key[0])
+        if d.labels(each).get(endpoints.SERVICE_LABEL) == key[1]
+    ]
+    return endpoints.reconcile(found, cluster.namespace("Pod", key[0]), slices)
+
+
+def _listen_for_endpoints(cluster: Cluster, queue: Queue[d.Key]) -> None:
+    def pod_changed(before: Json | None, after: Json | None) -> None:
+        one = after or before
+        if one is None:
+            return
+        for each in cluster.namespace("Service", d.namespace(one)):
+            if any(pod is not None and endpoints.selects(each, d.labels(pod)) for pod in (before, after)):
+                queue.add(d.key(each))
+
+    def slice_changed(before: Json | None, after: Json | None) -> None:
+        one = after or before
+        if one is not None:
+            queue.add((d.namespace(one), d.labels(one).get(endpoints.SERVICE_LABEL, "")))
+
+    cluster.listen("Service", _to(queue))
+    cluster.listen("Pod", pod_changed)
+    cluster.listen("EndpointSlice", slice_changed)
+
+
+def _garbage(cluster: Cluster, kind: str, key: d.Key) -> Outcome:
+    found = cluster.get(kind, key)
+    if found is None:
+        return Outcome()
+    owners = {owner: {d.key(each): d.uid(each) for each in cluster.all(owner)} for owner in OWNERS}
+    return garbage.reconcile(found, owners)
+
+
+def _listen_for_garbage(cluster: Cluster, kind: str, queue: Queue[d.Key]) -> None:
+    def owner_gone(before: Json | None, after: Json | None) -> None:
+        if after is None or (before is not None and d.uid(before) != d.uid(after)):
+            _all(queue, cluster, kind)
+
+    for owner in OWNERS:
+        cluster.listen(owner, owner_gone)
+    cluster.listen(kind, lambda _, after: queue.add(d.key(after)) if after and d.owner(after) else None)
+
+
+async def run(controllers: Iterable[Controller]) -> None:
+    """Run controllers until cancelled; the cluster must be complete, or they would act on half of the picture."""
+    async with asyncio.TaskGroup() as tasks:
+        for each in controllers:
+            tasks.create_task(each.run())
