@@ -1,9 +1,9 @@
 """Scope: the facets of a proxy that translation may read. Proxies with equal Scope share every byte.
 
 A `Proxy` is who is at the other end of a stream: kind, namespace and name come from its authenticated
-identity, capabilities from its node metadata, which is only a claim. `scope_of` looks up the Pod behind it.
-Queries take the smallest facet they need (a namespace, a locality), never a Proxy: each field added here
-multiplies memory, so each needs a reason.
+identity, capabilities from its node metadata, which is only a claim. `scope_of` looks up the Pod (or WorkloadEntry)
+behind it. Queries take the smallest facet they need (a namespace, a `Client`, a locality), never a Proxy: each
+field added here multiplies memory, so each needs a reason.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from __future__ import annotations
 import enum
 
 import msgspec
+
+from lateen.engine import Q
+from lateen.model.workloads import Labels, Locality, entry_workload, pod_workload
 
 
 class ProxyKind(enum.StrEnum):
@@ -50,10 +53,46 @@ class Proxy(msgspec.Struct, frozen=True, cache_hash=True):
 
 
 class Scope(msgspec.Struct, frozen=True, cache_hash=True):
-    """Everything translation may know of a proxy. Built by `scope_of`, normalised, compared by value."""
+    """Everything translation may know of a proxy. Built by `scope_of`, normalised, compared by value.
+
+    `labels` decide which Services, Gateways, Sidecars and policies mean it. `ports` are the named container
+    ports, since a Service may name its target. `locality` orders endpoints. `addresses` are there only for a
+    proxy without a Pod, whose services are found by the address.
+    """
 
     kind: ProxyKind
     namespace: str
-    labels: tuple[tuple[str, str], ...] = ()
+    labels: Labels = ()
     service_account: str = "default"
     capabilities: Capabilities = Capabilities()
+    ports: tuple[tuple[str, int], ...] = ()
+    locality: Locality = Locality()
+    addresses: tuple[str, ...] = ()
+
+    @property
+    def router(self) -> bool:
+        """True for a gateway."""
+        return self.kind is ProxyKind.ROUTER
+
+
+def scope_of(q: Q, proxy: Proxy) -> Scope:
+    """The Scope of a proxy now: from the Pod or WorkloadEntry of its name, else from its claims."""
+    workload = q(pod_workload, proxy.namespace, proxy.name) or q(entry_workload, proxy.namespace, proxy.name)
+    if workload is None:
+        return Scope(
+            proxy.kind,
+            proxy.namespace,
+            tuple(sorted(proxy.labels)),
+            proxy.service_account or "default",
+            proxy.capabilities,
+            addresses=tuple(sorted(proxy.addresses)),
+        )
+    return Scope(
+        proxy.kind,
+        workload.namespace,
+        workload.labels,
+        workload.service_account,
+        proxy.capabilities,
+        tuple(sorted(workload.ports)),
+        workload.locality,
+    )

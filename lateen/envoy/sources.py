@@ -1,0 +1,50 @@
+"""Where Envoy gets further configuration from: the ADS stream, or the agent's SDS socket.
+
+No time limits: a proxy that went on without a route table or a certificate would fail requests it should carry.
+"""
+
+from __future__ import annotations
+
+from envoy.config.core.v3 import config_source_pb2
+from envoy.config.core.v3.config_source_pb2 import ApiConfigSource, ConfigSource
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import SdsSecretConfig
+
+SDS_CLUSTER = "sds-grpc"
+CERTIFICATE = "default"
+"""The SDS name of the workload's own certificate."""
+TRUST = "ROOTCA"
+"""The SDS name of the mesh's trust."""
+CREDENTIAL_PREFIX = "kubernetes://"
+"""Before the name of a Secret: the SDS name of a gateway's credential."""
+CA_SUFFIX = "-cacert"
+"""After it: the certificate authorities that clients' certificates are checked with."""
+
+
+def set_ads(source: ConfigSource) -> None:
+    """Points at the stream the resource itself came by."""
+    source.ads.SetInParent()
+    source.resource_api_version = config_source_pb2.V3
+    source.initial_fetch_timeout.SetInParent()
+
+
+def add_own_secret(config: SdsSecretConfig, name: str) -> None:
+    """Points at one of the workload's own secrets, served by the agent."""
+    config.name = name
+    api = config.sds_config.api_config_source
+    api.api_type = ApiConfigSource.GRPC
+    api.transport_api_version = config_source_pb2.V3
+    api.set_node_on_first_message_only = True
+    service = api.grpc_services.add()
+    service.envoy_grpc.cluster_name = SDS_CLUSTER
+    # Envoy's own back-off goes up to 30 s: too long to wait for a restarted agent.
+    backoff = service.envoy_grpc.retry_policy.retry_back_off
+    backoff.base_interval.nanos = 50_000_000
+    backoff.max_interval.seconds = 1
+    config.sds_config.resource_api_version = config_source_pb2.V3
+    config.sds_config.initial_fetch_timeout.SetInParent()
+
+
+def add_credential(config: SdsSecretConfig, name: str) -> None:
+    """Points at a Kubernetes Secret, served by the control plane to gateways of its namespace."""
+    config.name = CREDENTIAL_PREFIX + name
+    set_ads(config.sds_config)

@@ -1,0 +1,141 @@
+"""TLS contexts: mutual TLS of the mesh on both sides, TLS that a DestinationRule asks for, TLS of gateways.
+
+Inside the mesh the client says by ALPN what is inside (`istio-http/1.1`, `istio-h2`, `istio`), so a server that
+takes plain and mutual TLS on one port picks its filter chain from the ClientHello. Behind the names of the mesh the
+client offers the plain ones, which the server picks, so both ends agree on the codec.
+
+Source: https://www.envoyproxy.io/docs/envoy/latest/api-v3/extensions/transport_sockets/tls/v3/tls.proto
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from envoy.config.core.v3.base_pb2 import TransportSocket
+from envoy.extensions.transport_sockets.raw_buffer.v3.raw_buffer_pb2 import RawBuffer
+from envoy.extensions.transport_sockets.tls.v3.common_pb2 import (
+    CertificateValidationContext,
+    SubjectAltNameMatcher,
+    TlsParameters,
+)
+from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, DownstreamTlsContext, UpstreamTlsContext
+
+from lateen.api.istio.destination_rule import ClientTLSSettings
+from lateen.envoy.sources import (
+    CA_SUFFIX,
+    CERTIFICATE,
+    TRUST,
+    add_credential,
+    add_own_secret,
+)
+from lateen.features.encoding import pack
+
+TLS = "envoy.transport_sockets.tls"
+RAW = "envoy.transport_sockets.raw_buffer"
+
+ALPN_HTTP1 = ("istio-http/1.1", "istio", "http/1.1")
+ALPN_HTTP2 = ("istio-h2", "istio", "h2")
+ALPN_EITHER = ("istio-http/1.1", "istio")
+"""No name the server would pick: it looks at the first bytes instead."""
+ALPN_TCP = ("istio-peer-exchange", "istio")
+
+SERVER_ALPN_HTTP = ("h2", "http/1.1")
+MESH_HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
+MESH_TCP_ALPN = ("istio-peer-exchange", "istio")
+MESH_ALPN = (*MESH_TCP_ALPN, *MESH_HTTP_ALPN)
+
+OS_TRUST = "/etc/ssl/certs/ca-certificates.crt"
+"""The machine's own certificate authorities (Debian's path): what SIMPLE trusts when told nothing else."""
+
+
+def mesh_client(peers: Iterable[str], sni: str, alpn: Iterable[str]) -> UpstreamTlsContext:
+    """The client's side of mutual TLS: own certificate, and only `peers` (URI names) may answer; none: anybody
+    with a certificate of the mesh."""
+    context = UpstreamTlsContext()
+    context.sni = sni
+    common = context.common_tls_context
+    common.alpn_protocols.extend(alpn)
+    common.tls_params.tls_minimum_protocol_version = TlsParameters.TLSv1_2
+    common.tls_params.tls_maximum_protocol_version = TlsParameters.TLSv1_3
+    _own_certificate(common)
+    for peer in peers:
+        _add_name(common.combined_validation_context.default_validation_context, exact=peer)
+    return context
+
+
+def mesh_server(trust_domains: Iterable[str], alpn: Iterable[str]) -> DownstreamTlsContext:
+    """The server's side of mutual TLS: the client shows a certificate of one of the trust domains."""
+    context = DownstreamTlsContext()
+    context.require_client_certificate.value = True
+    common = context.common_tls_context
+    common.alpn_protocols.extend(alpn)
+    common.tls_params.tls_minimum_protocol_version = TlsParameters.TLSv1_2
+    common.tls_params.tls_maximum_protocol_version = TlsParameters.TLSv1_3
+    _own_certificate(common)
+    for domain in trust_domains:
+        _add_name(common.combined_validation_context.default_validation_context, prefix=f"spiffe://{domain}/")
+    return context
+
+
+def origination(
+    settings: ClientTLSSettings, sni: str, names: Iterable[str], alpn: Iterable[str], *, by_control_plane: bool
+) -> UpstreamTlsContext:
+    """TLS as a DestinationRule asks for it (SIMPLE, MUTUAL).
+
+    One of `names` must be in the server's certificate (none: the cluster checks the request's host, or nobody does).
+    `by_control_plane`: the proxy may fetch `credentialName` (gateways, and sidecars picked by a workloadSelector).
+    """
+    context = UpstreamTlsContext()
+    context.sni = sni
+    common = context.common_tls_context
+    common.alpn_protocols.extend(alpn)
+    common.tls_params.tls_minimum_protocol_version = TlsParameters.TLSv1_2
+    common.tls_params.tls_maximum_protocol_version = TlsParameters.TLSv1_3
+    credential = settings.credential_name if by_control_plane else None
+    if settings.mode == "MUTUAL" and credential:
+        add_credential(common.tls_certificate_sds_secret_configs.add(), credential)
+    elif settings.mode == "MUTUAL":
+        certificate = common.tls_certificates.add()
+        certificate.certificate_chain.filename = settings.client_certificate or ""
+        certificate.private_key.filename = settings.private_key or ""
+    if settings.insecure_skip_verify:
+        return context
+    if credential:
+        combined = common.combined_validation_context
+        add_credential(combined.validation_context_sds_secret_config, credential + CA_SUFFIX)
+        validation = combined.default_validation_context
+        validation.SetInParent()
+    else:
+        validation = common.validation_context
+        validation.trusted_ca.filename = settings.ca_certificates or OS_TRUST
+        if settings.ca_crl:
+            validation.crl.filename = settings.ca_crl
+    for name in names:
+        _add_name(validation, exact=name)
+    return context
+
+
+def set_socket(socket: TransportSocket, context: UpstreamTlsContext | DownstreamTlsContext | None) -> None:
+    """Writes a TLS context, or none for plain bytes, as a transport socket."""
+    if context is None:
+        socket.name = RAW
+        pack(socket.typed_config, RawBuffer())
+    else:
+        socket.name = TLS
+        pack(socket.typed_config, context)
+
+
+def _own_certificate(common: CommonTlsContext) -> None:
+    add_own_secret(common.tls_certificate_sds_secret_configs.add(), CERTIFICATE)
+    combined = common.combined_validation_context
+    combined.default_validation_context.SetInParent()
+    add_own_secret(combined.validation_context_sds_secret_config, TRUST)
+
+
+def _add_name(validation: CertificateValidationContext, *, exact: str = "", prefix: str = "") -> None:
+    matcher = validation.match_typed_subject_alt_names.add()
+    matcher.san_type = SubjectAltNameMatcher.URI if "://" in exact + prefix else SubjectAltNameMatcher.DNS
+    if exact:
+        matcher.matcher.exact = exact
+    else:
+        matcher.matcher.prefix = prefix

@@ -1,0 +1,126 @@
+"""What a sidecar serves: the ports of its workload that Services (or a Sidecar's `ingress`) declare.
+
+A port that nothing declares is still let in, by the passthrough chains. Several Services may declare one port; the
+first by host decides its protocol.
+
+Source: https://istio.io/latest/docs/reference/config/networking/sidecar/#IstioIngressListener
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from lateen.api.istio.destination_rule import ConnectionPoolSettings
+from lateen.api.istio.sidecar import Sidecar
+from lateen.api.objects import get
+from lateen.engine import Q
+from lateen.intent.scope import Scope
+from lateen.lib.ids import Ref
+from lateen.model.destination_rules import destination_rule, port_policy
+from lateen.model.endpoints import hosts_at, workload_port
+from lateen.model.hosts import service_host
+from lateen.model.mesh import domain
+from lateen.model.peer_authentication import MtlsMode, peer_policy
+from lateen.model.protocols import Protocol, parse_protocol
+from lateen.model.services import MeshService, candidates, selected_by
+from lateen.model.visibility import client_of, sidecar_for
+
+
+class InboundPort(msgspec.Struct, frozen=True, kw_only=True):
+    """One declared port of a workload.
+
+    `host` and `service_port` name the Service port it belongs to (empty and 0 for a Sidecar's ingress listener),
+    `endpoint` where the application listens when it isn't the address that was dialled: `IP:PORT` or `unix:PATH`.
+    """
+
+    port: int
+    protocol: Protocol
+    mode: MtlsMode
+    host: str = ""
+    namespace: str = ""
+    service: str = ""
+    service_port: int = 0
+    endpoint: str = ""
+    pool: ConnectionPoolSettings | None = None
+    origins: tuple[Ref, ...] = ()
+
+
+def inbound_ports(q: Q, scope: Scope) -> tuple[InboundPort, ...]:
+    """The declared ports of the workload behind a sidecar, by number; empty for a router."""
+    if scope.router:
+        return ()
+    policy = q(peer_policy, scope.namespace, scope.labels)
+    sidecar = _sidecar(q, scope)
+    default_pool = sidecar.spec.inbound_connection_pool if sidecar is not None else None
+    if sidecar is not None and sidecar.spec.ingress:
+        return tuple(
+            InboundPort(
+                port=each.port.number or 0,
+                protocol=parse_protocol(each.port.protocol or ""),
+                mode=policy.at(each.port.number or 0),
+                endpoint=_endpoint(each.default_endpoint or ""),
+                pool=each.connection_pool or default_pool,
+                origins=(sidecar.ref,),
+            )
+            for each in sidecar.spec.ingress
+        )
+    ports: dict[int, InboundPort] = {}
+    for service, target, number in q(served, scope):
+        declared = service.port(number)
+        if declared is None or declared.protocol is Protocol.UDP or target in ports:
+            continue
+        pool, rules = (default_pool, ()) if default_pool is not None else _own_pool(q, scope, service.host, number)
+        ports[target] = InboundPort(
+            port=target,
+            protocol=declared.protocol,
+            mode=policy.at(target),
+            host=service.host,
+            namespace=service.namespace,
+            service=service.name,
+            service_port=number,
+            pool=pool,
+            origins=(service.ref, *rules, *policy.origins, *((sidecar.ref,) if sidecar is not None else ())),
+        )
+    return tuple(ports[each] for each in sorted(ports))
+
+
+def served(q: Q, scope: Scope) -> tuple[tuple[MeshService, int, int], ...]:
+    """The service ports behind which the workload stands: (service, workload port, service port number)."""
+    named = dict(scope.ports)
+    found: list[tuple[MeshService, int, int]] = []
+    for host in q(selected_by, scope.namespace, scope.labels):
+        for each in q(candidates, host):
+            if each.namespace == scope.namespace and each.selector and set(scope.labels).issuperset(each.selector):
+                found += [(each, workload_port(port, named), port.number) for port in each.ports]
+    cluster_domain = q(domain)
+    for address in scope.addresses:
+        for namespace, name, port_name, target in q(hosts_at, address):
+            for each in q(candidates, service_host(name, namespace, cluster_domain)):
+                found += [
+                    (each, target, port.number)
+                    for port in each.ports
+                    if (port.name == port_name or len(each.ports) == 1) and each.namespace == namespace
+                ]
+    return tuple(dict.fromkeys(found))
+
+
+def _sidecar(q: Q, scope: Scope) -> Sidecar | None:
+    ref = q(sidecar_for, scope.namespace, scope.labels)
+    return get(q, Sidecar, ref.namespace, ref.name) if ref is not None else None
+
+
+def _own_pool(q: Q, scope: Scope, host: str, port: int) -> tuple[ConnectionPoolSettings | None, tuple[Ref, ...]]:
+    rule = q(destination_rule, q(client_of, scope.namespace, scope.labels, False), host)
+    policy = port_policy(rule.policy, port) if rule is not None else None
+    if rule is None or policy is None or policy.connection_pool is None:
+        return None, ()
+    return policy.connection_pool, rule.refs
+
+
+def _endpoint(said: str) -> str:
+    if said.startswith("unix://"):
+        return "unix:" + said.removeprefix("unix://")
+    address, _, port = said.rpartition(":")
+    if not said or not port.isdigit() or address in ("0.0.0.0", "[::]", ""):  # noqa: S104 (compared, not bound)
+        return f":{port}" if port.isdigit() and said else ""
+    return said

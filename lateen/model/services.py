@@ -1,0 +1,286 @@
+"""Services of the mesh: Kubernetes Services and the hosts of ServiceEntries in one shape.
+
+A service has one full host name. A host claimed several times (a Service and ServiceEntries, in one or more
+namespaces) is a list of candidates: the Kubernetes Service first, then the oldest; who asks gets the one of its
+own namespace, else the first it may see. A ServiceEntry host without addresses gets a virtual one from
+240.240.0.0/16, a function of all such hosts alone, so every replica and restart agrees.
+
+Source: https://istio.io/latest/docs/reference/config/networking/service-entry/
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from lateen.api.core.service import Service
+from lateen.api.istio.service_entry import ServiceEntry
+from lateen.api.objects import everywhere, get, ref_of
+from lateen.engine import Index, Q
+from lateen.lib.ids import Ref
+from lateen.model.hosts import is_wildcard, parse_service_host, service_host
+from lateen.model.mesh import default_service_export, domain
+from lateen.model.protocols import Protocol, parse_protocol, port_protocol
+
+EXPORT_ANNOTATION = "networking.istio.io/exportTo"
+AUTOALLOCATE_LABEL = "networking.istio.io/enable-autoallocate-ip"
+EVERYWHERE = ("*",)
+
+
+class Resolution(enum.StrEnum):
+    """How a client finds the endpoints of a service."""
+
+    ENDPOINTS = "endpoints"
+    """The control plane knows them (EDS)."""
+    DNS = "dns"
+    """Every address the name resolves to."""
+    DNS_ROUND_ROBIN = "dns-round-robin"
+    """The first address the name resolves to, at each connection."""
+    PASSTHROUGH = "passthrough"
+    """The address the client dialled."""
+
+
+class ServicePort(msgspec.Struct, frozen=True, gc=False):
+    """One port. `target_port` is a number, the name of a container port, or 0 when it equals the number."""
+
+    number: int
+    name: str
+    protocol: Protocol
+    target_port: int | str = 0
+
+
+class MeshService(msgspec.Struct, frozen=True, kw_only=True):
+    """A service by its host.
+
+    `addresses` are virtual addresses or CIDRs clients dial, `exported_to` namespaces or `*`, `alias` the other
+    name an ExternalName Service stands for, `selector` what its workloads have, `creation` an RFC 3339 time.
+    """
+
+    host: str
+    namespace: str
+    name: str
+    ports: tuple[ServicePort, ...] = ()
+    addresses: tuple[str, ...] = ()
+    resolution: Resolution = Resolution.ENDPOINTS
+    headless: bool = False
+    external: bool = False
+    alias: str = ""
+    exported_to: tuple[str, ...] = EVERYWHERE
+    selector: tuple[tuple[str, str], ...] = ()
+    subject_alt_names: tuple[str, ...] = ()
+    ref: Ref
+    creation: str = ""
+
+    def port(self, number: int) -> ServicePort | None:
+        """The port of that number, or None."""
+        return next((each for each in self.ports if each.number == number), None)
+
+    def seen_from(self, namespace: str) -> bool:
+        """True when clients of that namespace may see it."""
+        return "*" in self.exported_to or namespace in self.exported_to
+
+
+def service(q: Q, host: str) -> MeshService | None:
+    """The first candidate for a host, whoever may see it."""
+    return next(iter(q(candidates, host)), None)
+
+
+def service_for(q: Q, host: str, namespace: str) -> MeshService | None:
+    """The service that clients of a namespace get for a host by `exportTo` alone: that of their own namespace,
+    else the first they may see."""
+    seen = [each for each in q(candidates, host) if each.seen_from(namespace)]
+    return next((each for each in seen if each.namespace == namespace), seen[0] if seen else None)
+
+
+def candidates(q: Q, host: str) -> tuple[MeshService, ...]:
+    """All services of that host: the Kubernetes Service first, then ServiceEntries, oldest first."""
+    found: list[MeshService] = []
+    if (parts := parse_service_host(host, q(domain))) is not None:
+        name, namespace = parts
+        if (own := q(kubernetes_service, namespace, name)) is not None:
+            found.append(own)
+    entries = [q(entry_service, each.namespace, each.name, host) for each in q.group(_BY_HOST, host)]
+    found += sorted((each for each in entries if each is not None), key=_age)
+    if len(found) > 1 and not found[0].subject_alt_names:
+        names = tuple(dict.fromkeys(name for each in found[1:] for name in each.subject_alt_names))
+        found[0] = msgspec.structs.replace(found[0], subject_alt_names=names)
+    return tuple(found)
+
+
+def all_hosts(q: Q) -> tuple[str, ...]:
+    """Every host of the mesh, sorted. Changes only when a host comes or goes."""
+    cluster_domain = q(domain)
+    hosts = {service_host(each.name, each.namespace, cluster_domain) for each in everywhere(q, Service)}
+    hosts.update(host.lower() for each in everywhere(q, ServiceEntry) for host in each.spec.hosts)
+    return tuple(sorted(hosts))
+
+
+def kubernetes_service(q: Q, namespace: str, name: str) -> MeshService | None:
+    """A Kubernetes Service, or None."""
+    found = get(q, Service, namespace, name)
+    if found is None:
+        return None
+    spec = found.spec
+    alias = (spec.external_name or "").lower().rstrip(".") if spec.type == "ExternalName" else ""
+    addresses = tuple(each for each in (spec.cluster_ips or (spec.cluster_ip,)) if each and each != "None")
+    ports = tuple(
+        ServicePort(
+            port.port,
+            port.name or "",
+            port_protocol(port.port, port.name or "", port.app_protocol or "", port.protocol or "TCP"),
+            port.target_port or 0,
+        )
+        for port in spec.ports
+        if port.protocol != "SCTP"
+    )
+    return MeshService(
+        host=service_host(name, namespace, q(domain)),
+        namespace=namespace,
+        name=name,
+        ports=ports,
+        addresses=() if alias else addresses,
+        headless=spec.cluster_ip == "None",
+        alias=alias,
+        exported_to=_annotated_export(found.metadata.annotations, namespace) or q(_default_export, namespace),
+        selector=() if alias else tuple(sorted(spec.selector.items())),
+        ref=found.ref,
+        creation=found.metadata.creation_timestamp,
+    )
+
+
+def entry_service(q: Q, namespace: str, name: str, host: str) -> MeshService | None:
+    """The service that a ServiceEntry makes of one of its hosts, or None when it has no such host."""
+    found = get(q, ServiceEntry, namespace, name)
+    if found is None or host not in (each.lower() for each in found.spec.hosts):
+        return None
+    spec = found.spec
+    ports = tuple(
+        ServicePort(port.number, port.name, _entry_protocol(port.number, port.protocol or ""), port.target_port or 0)
+        for port in spec.ports
+    )
+    addresses = spec.addresses
+    if not addresses and (auto := q(auto_address, host)) is not None and q(_allocates, namespace, name):
+        addresses = (auto,)
+    selector: Mapping[str, str] = spec.workload_selector.labels if spec.workload_selector is not None else {}
+    return MeshService(
+        host=host,
+        namespace=namespace,
+        name=name,
+        ports=ports,
+        addresses=addresses,
+        resolution=_RESOLUTIONS.get(spec.resolution or "NONE", Resolution.PASSTHROUGH),
+        external=spec.location != "MESH_INTERNAL",
+        exported_to=export_to(spec.export_to, namespace) or q(_default_export, namespace),
+        selector=tuple(sorted(selector.items())),
+        subject_alt_names=spec.subject_alt_names,
+        ref=found.ref,
+        creation=found.metadata.creation_timestamp,
+    )
+
+
+def export_to(said: Iterable[str], namespace: str) -> tuple[str, ...]:
+    """`exportTo` with `.` replaced by the object's own namespace, sorted; empty when nothing was said. `~` is
+    kept: no namespace has that name, so nobody sees the object."""
+    return tuple(sorted({namespace if each == "." else each for each in said}))
+
+
+def auto_address(q: Q, host: str) -> str | None:
+    """The automatic virtual address of a ServiceEntry host, or None when it gets none."""
+    return q(_auto_addresses).get(host)
+
+
+def selected_by(q: Q, namespace: str, labels: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """Hosts of the services in a namespace whose selector picks workloads with those labels, sorted."""
+    own = set(labels)
+    return tuple(host for host, selector in q(_selectors, namespace) if own.issuperset(selector))
+
+
+def _selectors(q: Q, namespace: str) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+    cluster_domain = q(domain)
+    found = [
+        (service_host(each.name, namespace, cluster_domain), tuple(sorted(each.spec.selector.items())))
+        for each in q.group(_SERVICES_IN, namespace)
+        if each.spec.selector and each.spec.type != "ExternalName"
+    ]
+    for entry in q.group(_ENTRIES_IN, namespace):
+        if entry.spec.workload_selector is not None and entry.spec.workload_selector.labels:
+            selector = tuple(sorted(entry.spec.workload_selector.labels.items()))
+            found += [(host.lower(), selector) for host in entry.spec.hosts]
+    return tuple(sorted(found))
+
+
+def _auto_addresses(q: Q) -> Mapping[str, str]:
+    taken: dict[int, str] = {}
+    for host in q(_hosts_without_address):
+        slot = int.from_bytes(hashlib.sha256(host.encode()).digest()[:4]) % _SLOTS
+        while slot in taken:  # another host of the same hash: the next free address
+            slot = (slot + 1) % _SLOTS
+        taken[slot] = host
+    return {host: f"240.240.{(slot + 1) >> 8}.{(slot + 1) & 255}" for slot, host in taken.items()}
+
+
+def _hosts_without_address(q: Q) -> tuple[str, ...]:
+    hosts = {
+        host.lower()
+        for each in everywhere(q, ServiceEntry)
+        if _wants_address(each)
+        for host in each.spec.hosts
+        if not is_wildcard(host)
+    }
+    return tuple(sorted(hosts)[:_SLOTS])
+
+
+def _allocates(q: Q, namespace: str, name: str) -> bool:
+    found = get(q, ServiceEntry, namespace, name)
+    return found is not None and _wants_address(found)
+
+
+def _wants_address(entry: ServiceEntry) -> bool:
+    return (
+        not entry.spec.addresses
+        and (entry.spec.resolution or "NONE") != "NONE"
+        and entry.metadata.labels.get(AUTOALLOCATE_LABEL) != "false"
+    )
+
+
+def _default_export(q: Q, namespace: str) -> tuple[str, ...]:
+    return export_to(q(default_service_export), namespace) or EVERYWHERE
+
+
+def _annotated_export(annotations: Mapping[str, str], namespace: str) -> tuple[str, ...]:
+    said = (each.strip() for each in annotations.get(EXPORT_ANNOTATION, "").split(","))
+    return export_to((each for each in said if each), namespace)
+
+
+def _entry_protocol(number: int, said: str) -> Protocol:
+    return port_protocol(number, "", said, "UDP" if parse_protocol(said) is Protocol.UDP else "TCP")
+
+
+def _age(each: MeshService) -> tuple[str, str, str]:
+    return (each.creation or "9999", each.namespace, each.name)
+
+
+_SLOTS = 255 * 256 - 2
+_RESOLUTIONS = {
+    "STATIC": Resolution.ENDPOINTS,
+    "DNS": Resolution.DNS,
+    "DNS_ROUND_ROBIN": Resolution.DNS_ROUND_ROBIN,
+    "NONE": Resolution.PASSTHROUGH,
+}
+
+
+def _entry_hosts(_key: Ref, entry: ServiceEntry) -> Iterable[str]:
+    return [host.lower() for host in entry.spec.hosts]
+
+
+def _namespace(key: Ref, _value: object) -> Iterable[str]:
+    return (key.namespace,)
+
+
+_ENTRY = ref_of(ServiceEntry, "", "").collection
+_BY_HOST: Index[str, ServiceEntry] = Index(_ENTRY, _entry_hosts, "ServiceEntry by host")
+_ENTRIES_IN: Index[str, ServiceEntry] = Index(_ENTRY, _namespace, "ServiceEntry by namespace")
+_SERVICES_IN: Index[str, Service] = Index(ref_of(Service, "", "").collection, _namespace, "Service by namespace")

@@ -1,0 +1,137 @@
+"""What a client may see: `exportTo` of the services and `egress` of the Sidecar that applies to the client.
+
+A `Client` is the facet of a proxy that decides about everything outbound: its namespace, the Sidecar resource that
+applies to it, and the DestinationRules with a `workloadSelector` that pick it. All proxies of a namespace usually
+share one Client, and with it every cluster, route and endpoint.
+
+A Sidecar with a selector that matches outranks the one without a selector in the namespace, which outranks the one
+in the root namespace; routers have none. An egress listener with a port says which hosts are seen on that port;
+listeners without one say it for all other ports. `~ns/host` takes away what other patterns of the listener gave.
+
+Source: https://istio.io/latest/docs/reference/config/networking/sidecar/
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from lateen.api.istio.destination_rule import DestinationRule
+from lateen.api.istio.sidecar import IstioEgressListener, Sidecar
+from lateen.api.objects import get, in_namespace, selects
+from lateen.engine import Q
+from lateen.lib.ids import Ref
+from lateen.model.hosts import covers
+from lateen.model.mesh import root_namespace
+from lateen.model.services import MeshService, all_hosts, candidates
+from lateen.model.workloads import Labels
+
+
+class Client(msgspec.Struct, frozen=True, cache_hash=True):
+    """Who asks, as far as outbound translation cares."""
+
+    namespace: str
+    sidecar: Ref | None = None
+    rules: tuple[str, ...] = ()
+    """Names of DestinationRules of the namespace whose workloadSelector picks this client."""
+    router: bool = False
+
+
+class EgressListener(msgspec.Struct, frozen=True):
+    """One egress listener: hosts as (namespace or `*`, host pattern); port 0 for all ports."""
+
+    port: int
+    hosts: tuple[tuple[str, str], ...]
+    excluded: tuple[tuple[str, str], ...] = ()
+
+    def sees(self, service: MeshService) -> bool:
+        """True when it imports that service."""
+        return _any(self.hosts, service) and not _any(self.excluded, service)
+
+
+def client_of(q: Q, namespace: str, labels: Labels, router: bool) -> Client:
+    """The Client facet of proxies with those labels in a namespace."""
+    have = dict(labels)
+    rules = tuple(name for name, selector in q(_selecting_rules, namespace) if selects(dict(selector), have))
+    return Client(namespace, None if router else q(sidecar_for, namespace, labels), rules, router)
+
+
+def sidecar_for(q: Q, namespace: str, labels: Labels) -> Ref | None:
+    """The Sidecar resource that applies to sidecars with those labels, or None."""
+    have = dict(labels)
+    own = q(_sidecars, namespace)
+    for ref, selector in own:
+        if selector and selects(dict(selector), have):
+            return ref
+    default = next((ref for ref, selector in own if not selector), None)
+    if default is None and namespace != (root := q(root_namespace)):
+        default = next((ref for ref, selector in q(_sidecars, root) if not selector), None)
+    return default
+
+
+def egress(q: Q, client: Client) -> tuple[EgressListener, ...]:
+    """The egress listeners that scope a client; empty when nothing scopes it."""
+    found = get(q, Sidecar, client.sidecar.namespace, client.sidecar.name) if client.sidecar is not None else None
+    if found is None:
+        return ()
+    return tuple(_listener(each, client) for each in found.spec.egress)
+
+
+def visible(q: Q, client: Client, host: str) -> MeshService | None:
+    """The service a client gets for a full host name, with only the ports it may see; None when there is none."""
+    seen = [each for each in q(candidates, host) if each.seen_from(client.namespace)]
+    if listeners := q(egress, client):
+        seen = [scoped for each in seen if (scoped := _scoped(each, listeners)) is not None]
+    return next((each for each in seen if each.namespace == client.namespace), seen[0] if seen else None)
+
+
+def visible_services(q: Q, client: Client) -> tuple[str, ...]:
+    """Every host a client may see, sorted. Changes only when a host comes, goes, or changes its visibility."""
+    return tuple(host for host in q(all_hosts) if q(visible, client, host) is not None)
+
+
+def _scoped(service: MeshService, listeners: tuple[EgressListener, ...]) -> MeshService | None:
+    by_port = {each.port for each in listeners if each.port}
+    ports = tuple(
+        port
+        for port in service.ports
+        if any(each.sees(service) for each in listeners if each.port == (port.number if port.number in by_port else 0))
+    )
+    if not ports:
+        return None
+    return service if ports == service.ports else msgspec.structs.replace(service, ports=ports)
+
+
+def _listener(listener: IstioEgressListener, client: Client) -> EgressListener:
+    port = (listener.port.number or 0) if listener.port is not None else 0
+    included: list[tuple[str, str]] = []
+    excluded: list[tuple[str, str]] = []
+    for each in listener.hosts:
+        namespace, _, pattern = each.rpartition("/")
+        if namespace == "~":
+            continue
+        into = excluded if namespace.startswith("~") else included
+        namespace = namespace.removeprefix("~")
+        into.append((client.namespace if namespace == "." else namespace or "*", pattern.lower()))
+    return EgressListener(port, tuple(included), tuple(excluded))
+
+
+def _any(patterns: tuple[tuple[str, str], ...], service: MeshService) -> bool:
+    return any(
+        namespace in ("*", service.namespace) and covers(pattern, service.host) for namespace, pattern in patterns
+    )
+
+
+def _sidecars(q: Q, namespace: str) -> tuple[tuple[Ref, Labels], ...]:
+    found = sorted(in_namespace(q, Sidecar, namespace), key=lambda each: each.metadata.creation_timestamp or "9999")
+    return tuple(
+        (each.ref, tuple(sorted(each.spec.workload_selector.labels.items())) if each.spec.workload_selector else ())
+        for each in found
+    )
+
+
+def _selecting_rules(q: Q, namespace: str) -> tuple[tuple[str, Labels], ...]:
+    return tuple(
+        (each.name, tuple(sorted(each.spec.workload_selector.match_labels.items())))
+        for each in in_namespace(q, DestinationRule, namespace)
+        if each.spec.workload_selector is not None
+    )
