@@ -37,6 +37,17 @@ def encoded_virtual_host(name: str, domains: tuple[str, ...], routes: bytes) -> 
     return host.SerializeToString() + routes
 
 
+def field(number: int, body: bytes) -> bytes:
+    """A message as a field of the message around it: tag, length, bytes. Field numbers up to 15."""
+    head = bytearray([number << 3 | 2])
+    length = len(body)
+    while length > 127:
+        head.append(length & 127 | 128)
+        length >>= 7
+    head.append(length)
+    return bytes(head) + body
+
+
 def set_route(target: pb.Route, route: RouteIntent) -> None:
     """Writes one route: match, destinations, and what each feature has to say."""
     target.name = route.name

@@ -1,0 +1,181 @@
+"""Route tables (RDS): `80` and `host:80` for sidecars, `http.80` and `https.443.name.gateway.namespace` for routers.
+
+Each virtual host is a query of its own that returns encoded bytes; a table is those bytes joined, so a changed
+rule encodes one virtual host again and copies the rest. Requests for names nobody knows go on to where they were
+sent (`allow_any`) or end in 502 (`block_all`): one virtual host `*`, the last and the only one that is not a
+service's, so it can be left out where virtual hosts come on demand.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from envoy.config.route.v3 import route_components_pb2 as components
+from envoy.config.route.v3 import route_pb2 as pb
+
+from lateen.engine import Q
+from lateen.envoy.resource import Resource, resource
+from lateen.envoy.virtual_host import encoded_routes, encoded_virtual_host, field
+from lateen.features.compile import gateway_routes, service_routes
+from lateen.features.encoding import set_seconds
+from lateen.intent import route_table
+from lateen.intent.route_table import ANY, GatewayHost, ServiceHost
+from lateen.intent.scope import Scope
+from lateen.lib.ids import Ref
+from lateen.model.gateways import GatewayServer
+from lateen.model.virtual_services import MESH, reader
+from lateen.model.visibility import Client, client_of
+from lateen.model.workloads import Labels
+
+MAX_DIRECT_RESPONSE_BYTES = 1 << 20
+ALLOW_ANY = "allow_any"
+BLOCK_ALL = "block_all"
+BLACKHOLE = "blackhole"
+PASSTHROUGH_CLUSTER = "PassthroughCluster"
+_VIRTUAL_HOSTS = 2
+"""The number of the field `RouteConfiguration.virtual_hosts`."""
+
+
+class Fragment(msgspec.Struct, frozen=True):
+    """An encoded `virtual_hosts` field of a RouteConfiguration with its tag and length, and the objects it was
+    made from."""
+
+    body: bytes
+    origins: tuple[Ref, ...] = ()
+
+
+def route_names(q: Q, scope: Scope) -> tuple[str, ...]:
+    """The tables of a proxy that share a listener among services or gateways; those of one service alone come with
+    their listener."""
+    if scope.router:
+        return q(route_table.gateway_routes, scope.namespace, scope.labels)
+    client = q(client_of, scope.namespace, scope.labels, scope.router)
+    return tuple(str(port) for port in q(route_table.http_ports, client))
+
+
+def route_configuration(q: Q, scope: Scope, name: str) -> Resource | None:
+    """A table by its name, or None when the proxy has none of that name."""
+    client = q(client_of, scope.namespace, scope.labels, scope.router)
+    if scope.router:
+        servers = q(route_table.gateway_table, scope.namespace, scope.labels, name)
+        return q(gateway_configuration, client, name, servers) if servers else None
+    host, _, number = name.rpartition(":")
+    if not number.isdecimal():
+        return None
+    port = int(number)
+    if host:
+        return q(service_configuration, client, scope.labels, host, port)
+    if port not in q(route_table.http_ports, client):
+        return None
+    return q(port_configuration, client, q(route_table.read_labels, client, port, scope.labels), port)
+
+
+# -- tables ------------------------------------------------------------------------------------------------
+
+
+def port_configuration(q: Q, client: Client, labels: Labels, port: int) -> Resource:
+    """The table of a port for sidecars of a client, of whose labels only `labels` count."""
+    hosts = q(route_table.sidecar_hosts, client, port)
+    fragments = [q(sidecar_fragment, client, labels, each) for each in hosts]
+    if not any(ANY in each.domains for each in hosts):
+        fragments.append(q(unknown_fragment, client))
+    return _joined(str(port), fragments)
+
+
+def service_configuration(q: Q, client: Client, labels: Labels, host: str, port: int) -> Resource | None:
+    """The table of a listener that is one service's alone."""
+    entry = q(route_table.service_host, client, host, port)
+    return None if entry is None else _joined(entry.name, [q(sidecar_fragment, client, labels, entry)])
+
+
+def gateway_configuration(q: Q, client: Client, name: str, servers: tuple[GatewayServer, ...]) -> Resource:
+    """The table that some servers of a router share. Where no VirtualService is bound to them it finds nothing."""
+    hosts = q(route_table.gateway_hosts, client.namespace, servers)
+    fragments = [q(gateway_fragment, client, each) for each in hosts]
+    if not fragments:
+        refs = tuple(dict.fromkeys(each.gateway for each in servers))
+        body = encoded_virtual_host(f"{BLACKHOLE}:{servers[0].number}", (ANY,), b"")
+        fragments = [_fragment(body, refs)]
+    return _joined(name, fragments)
+
+
+def inbound_configuration(name: str, operation: str) -> pb.RouteConfiguration:
+    """The table inside an inbound listener: every request goes to the cluster of that name.
+
+    A request that never reached the application (its connection was closed meanwhile) is tried again.
+    """
+    message = pb.RouteConfiguration()
+    message.name = name
+    message.validate_clusters.value = False
+    host = message.virtual_hosts.add()
+    host.name = "inbound|http|" + name.split("|")[1]
+    host.domains.append(ANY)
+    route = host.routes.add()
+    route.name = "default"
+    route.match.prefix = "/"
+    route.route.cluster = name
+    _no_time_limit(route)
+    route.route.retry_policy.retry_on = "reset-before-request"
+    route.route.retry_policy.num_retries.value = 2
+    route.decorator.operation = operation
+    return message
+
+
+def _joined(name: str, fragments: list[Fragment]) -> Resource:
+    head = pb.RouteConfiguration()
+    head.name = name
+    tail = pb.RouteConfiguration()
+    tail.validate_clusters.value = False
+    tail.max_direct_response_body_size_bytes.value = MAX_DIRECT_RESPONSE_BYTES
+    tail.ignore_port_in_host_matching = True
+    parts = [head.SerializeToString(), *(each.body for each in fragments), tail.SerializeToString()]
+    origins = dict.fromkeys(ref for each in fragments for ref in each.origins)
+    return resource(name, b"".join(parts), tuple(origins))
+
+
+# -- virtual hosts -----------------------------------------------------------------------------------------
+
+
+def sidecar_fragment(q: Q, client: Client, labels: Labels, entry: ServiceHost) -> Fragment:
+    """A virtual host of a service, encoded."""
+    ref = entry.virtual_service
+    narrowed = q(reader, ref, MESH, client.namespace, labels).labels if ref is not None else ()
+    encoded = q(sidecar_routes, client, narrowed, entry.host, entry.port, ref)
+    return _fragment(encoded_virtual_host(entry.name, entry.domains, encoded.body), encoded.origins)
+
+
+def sidecar_routes(q: Q, client: Client, labels: Labels, host: str, port: int, ref: Ref | None) -> Fragment:
+    """What a virtual host of a service has beside its names, encoded without tag and length."""
+    routes = q(service_routes, client, host, port, ref, labels)
+    return Fragment(encoded_routes(routes), routes.origins)
+
+
+def gateway_fragment(q: Q, client: Client, entry: GatewayHost) -> Fragment:
+    """A virtual host of a gateway, encoded."""
+    routes = q(gateway_routes, client, entry)
+    return _fragment(encoded_virtual_host(entry.name, (entry.host,), encoded_routes(routes)), routes.origins)
+
+
+def unknown_fragment(q: Q, client: Client) -> Fragment:
+    """The virtual host for names nobody knows: on to where the request was sent, or 502."""
+    host = components.VirtualHost()
+    host.domains.append(ANY)
+    route = host.routes.add()
+    route.match.prefix = "/"
+    if q(route_table.passes_unknown, client):
+        host.name = route.name = ALLOW_ANY
+        route.route.cluster = PASSTHROUGH_CLUSTER
+        _no_time_limit(route)
+    else:
+        host.name = route.name = BLOCK_ALL
+        route.direct_response.status = 502
+    host.include_request_attempt_count = True
+    return _fragment(host.SerializeToString())
+
+
+def _no_time_limit(route: components.Route) -> None:
+    set_seconds(route.route.timeout, 0)
+    set_seconds(route.route.max_stream_duration.grpc_timeout_header_max, 0)
+
+
+def _fragment(body: bytes, origins: tuple[Ref, ...] = ()) -> Fragment:
+    return Fragment(field(_VIRTUAL_HOSTS, body), origins)

@@ -1,0 +1,65 @@
+"""What a match of a rule means: one block of the configuration becomes one comparison of the request.
+
+All conditions of a block must hold. A condition that says nothing (`headers: {x: {}}`) asks for presence. Names
+of headers are compared in lower case.
+
+Source: https://istio.io/latest/docs/reference/config/networking/virtual-service/#HTTPMatchRequest
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lateen.api.istio.virtual_service import HTTPMatchRequest, StringMatch
+from lateen.intent.route import EVERY_PATH, MatchKind, NamedMatch, RouteMatch, TextMatch
+
+CLAIM_PREFIX = "@request.auth.claims"
+"""A header name that means a claim of a JSON web token."""
+
+_NOT_HEADERS = frozenset({"uri", "scheme", "method", "authority"})
+_PRESENT = TextMatch(MatchKind.PRESENT)
+
+
+def text_match(said: StringMatch, ignore_case: bool = False) -> TextMatch:
+    """The comparison that a StringMatch asks for. Empty texts and a lone `*` ask for presence."""
+    if said.exact:
+        return TextMatch(MatchKind.EXACT, said.exact, ignore_case)
+    if said.prefix:
+        return TextMatch(MatchKind.PREFIX, said.prefix, ignore_case)
+    if said.regex and said.regex != "*":
+        return TextMatch(MatchKind.REGEX, said.regex)
+    return _PRESENT
+
+
+def route_match(said: HTTPMatchRequest | None) -> RouteMatch | None:
+    """What a request must look like for a block, every request for None.
+
+    None when the block asks for a claim of a token: nothing verifies tokens on this route, so no request has one.
+    """
+    if said is None:
+        return RouteMatch()
+    names = (*said.headers, *said.without_headers)
+    if any(name.lower().startswith(CLAIM_PREFIX) for name in names):
+        return None
+    path = EVERY_PATH
+    if said.uri is not None:
+        path = text_match(said.uri, bool(said.ignore_uri_case))
+        if path.kind is MatchKind.PRESENT or path == TextMatch(MatchKind.REGEX, ".*"):
+            path = EVERY_PATH
+    headers = [
+        NamedMatch(name, match)
+        for name, text in ((":method", said.method), (":authority", said.authority), (":scheme", said.scheme))
+        if text is not None and (match := text_match(text)).kind is not MatchKind.PRESENT
+    ]
+    headers += _named(said.headers)
+    headers += _named(said.without_headers, invert=True)
+    queries = tuple(NamedMatch(name, text_match(text)) for name, text in sorted(said.query_params.items()))
+    return RouteMatch(path, tuple(headers), queries)
+
+
+def _named(said: Mapping[str, StringMatch], invert: bool = False) -> list[NamedMatch]:
+    return [
+        NamedMatch(name.lower(), text_match(text), invert)
+        for name, text in sorted(said.items())
+        if name not in _NOT_HEADERS
+    ]

@@ -1,0 +1,247 @@
+"""Which virtual hosts a route table has, under which names they answer, and which VirtualServices decide them.
+
+A sidecar has one table for each HTTP port of the services it sees: one virtual host a service, answering to every
+name a client of its namespace may use (full, short, by address), and one for each name that only a VirtualService
+knows. A gateway's table has one virtual host for each name that both a server and a VirtualService of the gateway
+cover. No name is in a table twice: a full name belongs to its own host, a short one to the first that claims it.
+
+Routes are not here: a table changes when a host comes, goes or is renamed, never when a rule changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from lateen.api.istio.sidecar import Sidecar
+from lateen.api.objects import get
+from lateen.engine import Q
+from lateen.lib.ids import Ref
+from lateen.model.gateways import GatewayServer, ServerKind, gateway_servers
+from lateen.model.hosts import covers, is_wildcard, parse_service_host
+from lateen.model.mesh import domain, outbound_policy
+from lateen.model.protocols import Protocol
+from lateen.model.services import MeshService
+from lateen.model.virtual_services import (
+    Binding,
+    gateway_virtual_services,
+    hosts_of,
+    mesh_hosts,
+    mesh_virtual_service,
+    source_keys,
+)
+from lateen.model.visibility import Client, visible, visible_services
+from lateen.model.workloads import Labels
+
+HTTP_PORT = 80
+"""Where a name answers that no service has."""
+ANY = "*"
+
+
+class ServiceHost(msgspec.Struct, frozen=True, cache_hash=True):
+    """A virtual host for sidecars: a service, or a name of the VirtualService alone."""
+
+    host: str
+    port: int
+    domains: tuple[str, ...]
+    virtual_service: Ref | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the virtual host."""
+        return f"{self.host}:{self.port}"
+
+
+class GatewayBinding(msgspec.Struct, frozen=True, cache_hash=True):
+    """A VirtualService on a virtual host of a gateway: `gateway` is how it names it, `number` the server's port."""
+
+    gateway: str
+    number: int
+    virtual_service: Ref
+
+
+class GatewayHost(msgspec.Struct, frozen=True, cache_hash=True):
+    """A virtual host of a gateway. Without bindings it only redirects to HTTPS, or finds nothing."""
+
+    host: str
+    number: int
+    bindings: tuple[GatewayBinding, ...] = ()
+    gateways: tuple[Ref, ...] = ()
+    https_only: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the virtual host."""
+        return f"{self.host}:{self.number}"
+
+
+# -- sidecars ----------------------------------------------------------------------------------------------
+
+
+def http_ports(q: Q, client: Client) -> tuple[int, ...]:
+    """The ports on which a client sees HTTP, sorted."""
+    return tuple(sorted({*q(_services_by_port, client), *q(_names_by_port, client)}))
+
+
+def sidecar_hosts(q: Q, client: Client, port: int) -> tuple[ServiceHost, ...]:
+    """The virtual hosts of the table of a port, by host."""
+    services = q(_hosts_on_port, client, port)
+    names = q(_names_on_port, client, port)
+    taken = {*services, *names}
+    found = [
+        ServiceHost(host, port, _claim(taken, q(service_names, client, host)), q(mesh_virtual_service, client, host))
+        for host in services
+    ]
+    found += [ServiceHost(host, port, (host,), q(mesh_virtual_service, client, host)) for host in names]
+    return tuple(found)
+
+
+def service_host(q: Q, client: Client, host: str, port: int) -> ServiceHost | None:
+    """The only virtual host of a listener that is one service's alone: whatever name was asked for, the address
+    has decided. None when the client doesn't see that port."""
+    found = q(visible, client, host)
+    if found is None or found.port(port) is None:
+        return None
+    return ServiceHost(host, port, (ANY,), q(mesh_virtual_service, client, host))
+
+
+def service_names(q: Q, client: Client, host: str) -> tuple[str, ...]:
+    """Every name by which clients of a namespace may ask for a service, the full one first."""
+    found = q(visible, client, host)
+    names = [host]
+    if (parts := parse_service_host(host, q(domain))) is not None:
+        name, namespace = parts
+        names += [f"{host}.", f"{name}.{namespace}.svc", f"{name}.{namespace}"]
+        if namespace == client.namespace:
+            names.append(name)
+    if found is not None and found.headless:  # its Pods have names of their own below it
+        names += [f"*.{each}" for each in names if not each.endswith(".")]
+    if found is not None:
+        names += [f"[{each}]" if ":" in each else each for each in found.addresses if "/" not in each]
+    return tuple(names)
+
+
+def passes_unknown(q: Q, client: Client) -> bool:
+    """True when requests for names nobody knows go on to where they were sent: the Sidecar of the client says so,
+    or without a word from it the mesh."""
+    sidecar = get(q, Sidecar, client.sidecar.namespace, client.sidecar.name) if client.sidecar is not None else None
+    policy = sidecar.spec.outbound_traffic_policy if sidecar is not None else None
+    if policy is not None and policy.mode is not None:
+        return policy.mode != "REGISTRY_ONLY"
+    return q(outbound_policy).allow_any
+
+
+def read_labels(q: Q, client: Client, port: int, labels: Labels) -> Labels:
+    """Those labels of a proxy that decide anything in the table of a port; mostly none, so that proxies of a
+    namespace share it."""
+    keys = {key for each in q(sidecar_hosts, client, port) for key in _keys(q, each.virtual_service)}
+    return tuple(each for each in labels if each[0] in keys)
+
+
+def _keys(q: Q, ref: Ref | None) -> tuple[str, ...]:
+    return q(source_keys, ref) if ref is not None else ()
+
+
+def _claim(taken: set[str], names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names nobody has yet, which are taken now; the first is the host's own."""
+    free = [name for name in names[1:] if name not in taken]
+    taken.update(free)
+    return (names[0], *dict.fromkeys(free))
+
+
+def _hosts_on_port(q: Q, client: Client, port: int) -> tuple[str, ...]:
+    return q(_services_by_port, client).get(port, ())
+
+
+def _services_by_port(q: Q, client: Client) -> Mapping[int, tuple[str, ...]]:
+    found: dict[int, list[str]] = {}
+    for host in q(visible_services, client):
+        for number in q(_http_ports_of, client, host):
+            found.setdefault(number, []).append(host)
+    return {number: tuple(hosts) for number, hosts in found.items()}
+
+
+def _http_ports_of(q: Q, client: Client, host: str) -> tuple[int, ...]:
+    return _http(q(visible, client, host))
+
+
+def _http(service: MeshService | None) -> tuple[int, ...]:
+    ports = service.ports if service is not None else ()
+    return tuple(each.number for each in ports if each.protocol.is_http or each.protocol is Protocol.AUTO)
+
+
+def _names_on_port(q: Q, client: Client, port: int) -> tuple[str, ...]:
+    return q(_names_by_port, client).get(port, ())
+
+
+def _names_by_port(q: Q, client: Client) -> Mapping[int, tuple[str, ...]]:
+    """Names that no service has, but a VirtualService for sidecars: on the HTTP ports of the services it names
+    beside them, else on port 80."""
+    found: dict[int, list[str]] = {}
+    for host in q(mesh_hosts, client):
+        ref = q(mesh_virtual_service, client, host)
+        if ref is None or q(visible, client, host) is not None:
+            continue
+        ports = {port for other in q(hosts_of, ref) for port in q(_http_ports_of, client, other)}
+        for port in ports or (HTTP_PORT,):
+            found.setdefault(port, []).append(host)
+    return {port: tuple(hosts) for port, hosts in found.items()}
+
+
+# -- gateways ----------------------------------------------------------------------------------------------
+
+
+def gateway_routes(q: Q, namespace: str, labels: Labels) -> tuple[str, ...]:
+    """The names of the route tables of routers with those labels, sorted."""
+    return tuple(sorted({each.route for each in q(gateway_servers, namespace, labels) if each.route}))
+
+
+def gateway_table(q: Q, namespace: str, labels: Labels, route: str) -> tuple[GatewayServer, ...]:
+    """The servers that share a route table; empty when there is no such table."""
+    return tuple(each for each in q(gateway_servers, namespace, labels) if each.route == route)
+
+
+def gateway_hosts(q: Q, namespace: str, servers: tuple[GatewayServer, ...]) -> tuple[GatewayHost, ...]:
+    """The virtual hosts of the table those servers share, by host."""
+    found: dict[str, GatewayHost] = {}
+    for server in servers:
+        secure = server.kind is ServerKind.HTTP and server.https_redirect
+        for each in q(gateway_virtual_services, namespace, server.name):
+            for host in shared_hosts(server, each):
+                binding = GatewayBinding(server.name, server.number, each.ref)
+                _add(found, host, server, binding, secure)
+        if secure:
+            for host in server.sni:
+                _add(found, host, server, None, secure)
+    return tuple(found[host] for host in sorted(found))
+
+
+def shared_hosts(server: GatewayServer, binding: Binding) -> tuple[str, ...]:
+    """The names that both a server and a VirtualService cover: of each pair that overlaps the narrower one."""
+    patterns = [host for namespace, host in server.hosts if namespace in (ANY, binding.ref.namespace)]
+    return tuple(dict.fromkeys(_narrower(patterns, binding.hosts)))
+
+
+def _narrower(patterns: list[str], hosts: tuple[str, ...]) -> Iterable[str]:
+    for host in hosts:
+        for pattern in patterns:
+            if covers(pattern, host):
+                yield host
+            elif is_wildcard(host) and covers(host, pattern):
+                yield pattern
+
+
+def _add(
+    found: dict[str, GatewayHost], host: str, server: GatewayServer, binding: GatewayBinding | None, secure: bool
+) -> None:
+    before = found.get(host, GatewayHost(host, server.number))
+    bindings = before.bindings
+    if binding is not None and not any(_same(binding, each) for each in bindings):
+        bindings = (*bindings, binding)
+    gateways = before.gateways if server.gateway in before.gateways else (*before.gateways, server.gateway)
+    found[host] = GatewayHost(host, before.number, bindings, gateways, before.https_only or secure)
+
+
+def _same(first: GatewayBinding, second: GatewayBinding) -> bool:
+    return first.virtual_service == second.virtual_service and first.gateway == second.gateway

@@ -1,0 +1,345 @@
+"""Which VirtualService counts for a host, and which of its rules for a proxy.
+
+For a sidecar one VirtualService counts: the most specific host first, then private before exported to the
+client's namespace before public, then the oldest; nothing is merged. On a gateway all that name it count, in that
+order. What a match says about the proxy itself (`gateways`, `sourceLabels`, `sourceNamespace`, `port`) is decided
+here; what it says about requests is left to the proxy.
+
+Lookup is by index of the hosts a VirtualService names, so a change dirties only what asked for one of them.
+
+Source: https://istio.io/latest/docs/reference/config/networking/virtual-service/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
+
+import msgspec
+
+from lateen.api.istio.virtual_service import (
+    Delegate,
+    Destination,
+    HTTPMatchRequest,
+    HTTPRoute,
+    RouteDestination,
+    TCPRoute,
+    TLSRoute,
+    VirtualService,
+)
+from lateen.api.objects import everywhere, get, ref_of, selects
+from lateen.engine import Index, Q
+from lateen.lib.ids import Ref
+from lateen.model.delegates import merged
+from lateen.model.hosts import is_wildcard, overlap, parse_service_host, resolve
+from lateen.model.mesh import default_virtual_service_export, domain
+from lateen.model.services import EVERYWHERE, export_to
+from lateen.model.visibility import Client, egress
+from lateen.model.workloads import Labels
+
+MESH = "mesh"
+"""The gateway name that means all sidecars."""
+
+
+Rank = tuple[int, str, str, str]
+"""Export class, creation time, name, namespace."""
+
+
+class Binding(msgspec.Struct, frozen=True):
+    """A VirtualService as far as choosing one needs it. `hosts` are full names or wildcards."""
+
+    ref: Ref
+    hosts: tuple[str, ...]
+
+
+class Reader(msgspec.Struct, frozen=True, cache_hash=True):
+    """Whose rules are read: `gateway` is `mesh` or `namespace/name`; `labels` only those that some match asks
+    for (`source_keys`), so that proxies with different labels share what does not depend on them."""
+
+    gateway: str
+    namespace: str
+    labels: Labels = ()
+
+
+class BoundRule(msgspec.Struct, frozen=True):
+    """An HTTP rule with those of its matches that apply to a reader; None means every request."""
+
+    http: HTTPRoute
+    matches: tuple[HTTPMatchRequest | None, ...]
+
+
+class _SourceMatch(Protocol):
+    """What the matches of HTTP, TLS and TCP rules have in common."""
+
+    @property
+    def gateways(self) -> tuple[str, ...]: ...
+    @property
+    def port(self) -> int | None: ...
+    @property
+    def source_labels(self) -> Mapping[str, str]: ...
+    @property
+    def source_namespace(self) -> str | None: ...
+
+
+def mesh_virtual_service(q: Q, client: Client, host: str) -> Ref | None:
+    """The VirtualService that counts for sidecars of a client and a full host name, or None."""
+    for pattern in _patterns(host):
+        ranks = {ref: rank for ref in q(_bound_to_host, pattern) if (rank := q(_rank, client, ref)) is not None}
+        if ranks:
+            return min(ranks, key=ranks.__getitem__)
+    return None
+
+
+def mesh_hosts(q: Q, client: Client) -> tuple[str, ...]:
+    """The full host names without wildcards that VirtualServices for sidecars of a client name, sorted. Most are
+    services; the others are names that exist by the VirtualService alone."""
+    found = {
+        host
+        for each in q(_mesh_bindings)
+        if q(_rank, client, each.ref) is not None
+        for host in each.hosts
+        if not is_wildcard(host)
+    }
+    return tuple(sorted(found))
+
+
+def gateway_virtual_services(q: Q, namespace: str, gateway: str) -> tuple[Binding, ...]:
+    """The VirtualServices bound to a gateway (`namespace/name`) that routers of a namespace may see, in the order
+    in which their rules are joined."""
+    ranked = [
+        (rank, each)
+        for each in q(_bound_to_gateway, gateway)
+        if (rank := q(_rank, Client(namespace, router=True), each.ref)) is not None
+    ]
+    return tuple(each for _, each in sorted(ranked, key=lambda item: item[0]))
+
+
+def hosts_of(q: Q, ref: Ref) -> tuple[str, ...]:
+    """The full host names of a VirtualService."""
+    found = get(q, VirtualService, ref.namespace, ref.name)
+    return () if found is None else tuple(resolve(each, ref.namespace, q(domain)) for each in found.spec.hosts)
+
+
+def source_keys(q: Q, ref: Ref) -> tuple[str, ...]:
+    """The label keys that matches of a VirtualService ask the client's proxy for, sorted."""
+    found = get(q, VirtualService, ref.namespace, ref.name)
+    if found is None:
+        return ()
+    matches: list[_SourceMatch] = [match for rule in q(rules_of, ref) for match in rule.match]
+    matches += [match for rule in (*found.spec.tls, *found.spec.tcp) for match in rule.match]
+    return tuple(sorted({key for match in matches for key in match.source_labels}))
+
+
+def reader(q: Q, ref: Ref, gateway: str, namespace: str, labels: Labels) -> Reader:
+    """The Reader of a VirtualService for proxies with those labels."""
+    keys = q(source_keys, ref)
+    return Reader(gateway, namespace, tuple(each for each in labels if each[0] in keys))
+
+
+def http_rules(q: Q, ref: Ref, who: Reader, port: int) -> tuple[BoundRule, ...]:
+    """The HTTP rules of a VirtualService that apply to a reader and requests that come by `port`."""
+    bound: list[BoundRule] = []
+    for rule in q(rules_of, ref):
+        if not rule.match:
+            bound.append(BoundRule(rule, (None,)))
+        elif matches := tuple(each for each in rule.match if _applies(each, ref.namespace, who, port)):
+            bound.append(BoundRule(rule, matches))
+    return tuple(bound)
+
+
+def tls_rules(q: Q, ref: Ref, who: Reader, port: int) -> tuple[TLSRoute, ...]:
+    """The TLS rules of a VirtualService that apply to a reader, each with only the matches that do and
+    full host names."""
+    found = get(q, VirtualService, ref.namespace, ref.name)
+    rules = found.spec.tls if found is not None else ()
+    return tuple(
+        msgspec.structs.replace(rule, match=matches, route=_full_routes(q, rule.route, ref))
+        for rule in rules
+        if (matches := tuple(each for each in rule.match if _applies(each, ref.namespace, who, port)))
+    )
+
+
+def tcp_rules(q: Q, ref: Ref, who: Reader, port: int) -> tuple[TCPRoute, ...]:
+    """The TCP rules of a VirtualService that apply to a reader, each with only the matches that do and
+    full host names."""
+    found = get(q, VirtualService, ref.namespace, ref.name)
+    bound: list[TCPRoute] = []
+    for rule in found.spec.tcp if found is not None else ():
+        matches = tuple(each for each in rule.match if _applies(each, ref.namespace, who, port))
+        if matches or not rule.match:
+            bound.append(msgspec.structs.replace(rule, match=matches, route=_full_routes(q, rule.route, ref)))
+    return tuple(bound)
+
+
+def rules_of(q: Q, ref: Ref) -> tuple[HTTPRoute, ...]:
+    """The HTTP rules of a VirtualService with full host names, those of its delegates in place of the rules that
+    name them."""
+    found = get(q, VirtualService, ref.namespace, ref.name)
+    if found is None:
+        return ()
+    cluster_domain = q(domain)
+    rules: list[HTTPRoute] = []
+    for each in found.spec.http:
+        rule = _with_full_hosts(each, ref.namespace, cluster_domain)
+        if rule.delegate is None or rule.route or rule.redirect is not None:
+            rules.append(rule)
+        elif (other := q(_delegate, _delegate_ref(rule.delegate, ref), ref.namespace)) is not None:
+            theirs = (_with_full_hosts(inner, other.namespace, cluster_domain) for inner in other.spec.http)
+            rules += merged(rule, tuple(theirs))
+    return tuple(rules)
+
+
+def origins(q: Q, ref: Ref) -> tuple[Ref, ...]:
+    """The VirtualService and those it delegates to."""
+    found = get(q, VirtualService, ref.namespace, ref.name)
+    rules = found.spec.http if found is not None else ()
+    return (ref, *dict.fromkeys(_delegate_ref(rule.delegate, ref) for rule in rules if rule.delegate is not None))
+
+
+def _delegate(q: Q, ref: Ref, namespace: str) -> VirtualService | None:
+    """A VirtualService that a root in that namespace may delegate to: it names no hosts and is exported there."""
+    found = get(q, VirtualService, ref.namespace, ref.name)
+    if found is None or found.spec.hosts or _export_class(q(_exported, ref), ref.namespace, namespace) is None:
+        return None
+    return found
+
+
+def _delegate_ref(said: Delegate, root: Ref) -> Ref:
+    return ref_of(VirtualService, said.namespace or root.namespace, said.name or "")
+
+
+def _with_full_hosts(rule: HTTPRoute, namespace: str, cluster_domain: str) -> HTTPRoute:
+    def full(said: Destination) -> Destination:
+        return msgspec.structs.replace(said, host=resolve(said.host, namespace, cluster_domain))
+
+    return msgspec.structs.replace(
+        rule,
+        route=tuple(msgspec.structs.replace(each, destination=full(each.destination)) for each in rule.route),
+        mirror=full(rule.mirror) if rule.mirror is not None else None,
+        mirrors=tuple(msgspec.structs.replace(each, destination=full(each.destination)) for each in rule.mirrors),
+    )
+
+
+def _full_routes(q: Q, routes: tuple[RouteDestination, ...], ref: Ref) -> tuple[RouteDestination, ...]:
+    cluster_domain = q(domain)
+    return tuple(
+        msgspec.structs.replace(
+            each,
+            destination=msgspec.structs.replace(
+                each.destination, host=resolve(each.destination.host, ref.namespace, cluster_domain)
+            ),
+        )
+        for each in routes
+    )
+
+
+def _applies(match: _SourceMatch, owner: str, who: Reader, port: int) -> bool:
+    if match.port and match.port != port:
+        return False
+    if match.gateways and who.gateway not in _gateways(match.gateways, owner):
+        return False
+    if who.gateway != MESH:
+        return True
+    if match.source_namespace and match.source_namespace != who.namespace:
+        return False
+    return selects(match.source_labels, dict(who.labels))
+
+
+def _gateways(said: tuple[str, ...], owner: str) -> tuple[str, ...]:
+    """Gateways by their full names; none said means the mesh."""
+    return tuple(each if each == MESH or "/" in each else f"{owner}/{each}" for each in said) or (MESH,)
+
+
+def _rank(q: Q, client: Client, ref: Ref) -> Rank | None:
+    """Where a VirtualService stands among those for the same host, the least first; None when not seen."""
+    export = _export_class(q(_exported, ref), ref.namespace, client.namespace)
+    if export is None or (not client.router and not q(_imported, client, ref)):
+        return None
+    return (export, q(_creation, ref), ref.name, ref.namespace)
+
+
+def _export_class(exported: tuple[str, ...], owner: str, namespace: str) -> int | None:
+    """0 private to the client's namespace, 1 exported to it by name, 2 public, None when it may not see it."""
+    if "*" in exported:
+        return 2
+    if namespace not in exported:
+        return None
+    return 0 if exported == (owner,) else 1
+
+
+def _exported(q: Q, ref: Ref) -> tuple[str, ...]:
+    found = get(q, VirtualService, ref.namespace, ref.name)
+    said = found.spec.export_to if found is not None else ()
+    return export_to(said, ref.namespace) or export_to(q(default_virtual_service_export), ref.namespace) or EVERYWHERE
+
+
+def _imported(q: Q, client: Client, ref: Ref) -> bool:
+    """True when no Sidecar scopes the client, or one of its listeners imports a host of the VirtualService."""
+    listeners = q(egress, client)
+    if not listeners:
+        return True
+    hosts = q(hosts_of, ref)
+    return any(
+        any(namespace in ("*", ref.namespace) and overlap(pattern, host) for namespace, pattern in each.hosts)
+        for each in listeners
+        for host in hosts
+    )
+
+
+def _creation(q: Q, ref: Ref) -> str:
+    found = get(q, VirtualService, ref.namespace, ref.name)
+    return (found.metadata.creation_timestamp if found is not None else "") or "9999"
+
+
+def _bound_to_host(q: Q, pattern: str) -> tuple[Ref, ...]:
+    """The VirtualServices for sidecars that name a full host or wildcard."""
+    refs = [each.ref for each in q.group(_BY_HOST, pattern)]
+    if (parts := parse_service_host(pattern, q(domain))) is not None:
+        refs += [each.ref for each in q.group(_BY_HOST, ".".join(parts) + _SHORT)]
+    return tuple(refs)
+
+
+def _bound_to_gateway(q: Q, gateway: str) -> tuple[Binding, ...]:
+    return tuple(Binding(each.ref, q(hosts_of, each.ref)) for each in q.group(_BY_GATEWAY, gateway))
+
+
+def _mesh_bindings(q: Q) -> tuple[Binding, ...]:
+    return tuple(
+        Binding(each.ref, q(hosts_of, each.ref))
+        for each in everywhere(q, VirtualService)
+        if MESH in _gateways(each.spec.gateways, each.namespace)
+    )
+
+
+def _patterns(host: str) -> Iterator[str]:
+    """The host and the wildcards that cover it, the most specific first."""
+    yield host
+    rest = host
+    while "." in rest:
+        rest = rest.partition(".")[2]
+        yield f"*.{rest}"
+    yield "*"
+
+
+_SHORT = "/short"
+"""What follows `name.namespace` in the index, for a host without a dot: its full name needs the mesh's domain."""
+
+
+def _hosts(key: Ref, value: VirtualService) -> Iterable[str]:
+    if MESH not in _gateways(value.spec.gateways, key.namespace):
+        return ()
+    return [
+        host
+        if (host := resolve(each, key.namespace, "")) == each.lower()
+        else f"{each.lower()}.{key.namespace}{_SHORT}"
+        for each in value.spec.hosts
+    ]
+
+
+def _gateway_names(key: Ref, value: VirtualService) -> Iterable[str]:
+    return [each for each in _gateways(value.spec.gateways, key.namespace) if each != MESH]
+
+
+_KIND = ref_of(VirtualService, "", "").collection
+_BY_HOST: Index[str, VirtualService] = Index(_KIND, _hosts, "VirtualService by host")
+_BY_GATEWAY: Index[str, VirtualService] = Index(_KIND, _gateway_names, "VirtualService by gateway")
