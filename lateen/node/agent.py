@@ -1,10 +1,10 @@
-"""The agent: certificates and names for the Pods of one node.
+"""The agent: certificates for the Pods of one node.
 
-    agent = Agent(signer, control=layout.agent_socket, state=layout.run / "agent.json", names=names)
+    agent = Agent(signer, control=layout.agent_socket, state=layout.run / "agent.json")
     await agent.run()
 
 It is told of Pods over its control socket (`lateen.node.control`; requests `add_pod`, `remove_pod`, `list`,
-`refresh`, `serve_names`), keeps what it was told in a file, and after a crash serves all of them again by itself:
+`refresh`), keeps what it was told in a file, and after a crash serves all of them again by itself:
 proxies reconnect, and their open connections never notice. One Pod's trouble (no token, a broken socket path)
 stays with that Pod.
 """
@@ -20,8 +20,7 @@ import msgspec
 import structlog
 
 from lateen.lib.signing import Signer
-from lateen.node.control import ControlError, ControlServer, Json
-from lateen.node.dns import NameServer
+from lateen.node.control import ControlError, Json, serve
 from lateen.node.workload import PodSpec, Workload
 
 _log = structlog.stdlib.get_logger("lateen.node.agent")
@@ -30,11 +29,10 @@ _log = structlog.stdlib.get_logger("lateen.node.agent")
 class Agent:
     """Serves Pods until `run` is cancelled."""
 
-    def __init__(self, signer: Signer, *, control: Path, state: Path, names: NameServer | None = None) -> None:
+    def __init__(self, signer: Signer, *, control: Path, state: Path) -> None:
         self._signer = signer
         self._state = state
-        self._names = names
-        self._control = ControlServer(control, self._handle)
+        self._control = control
         self._pods: dict[str, tuple[Workload, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
@@ -45,12 +43,12 @@ class Agent:
                     await self._add(spec)
                 except OSError as error:
                     _log.error("Pod not served", pod=spec.name, reason=str(error))
-            await self._control.run()
+            await serve(self._control, self._handle)
         finally:
             for uid in list(self._pods):
                 await self._remove(uid)
 
-    async def _handle(self, request: Json, fds: list[int]) -> Any:
+    async def _handle(self, request: Json) -> Any:
         match request.get("do"):
             case "add_pod":
                 try:
@@ -75,12 +73,6 @@ class Agent:
                     raise ControlError(f"refresh: no Pod with uid {uid}")
                 for each in self._pods if uid is None else (uid,):
                     self._pods[each][0].refresh()
-                return None
-            case "serve_names":
-                if self._names is None or len(fds) != 2:
-                    raise ControlError("serve_names comes with two descriptors: DNS sockets for UDP and TCP")
-                udp, tcp = fds.pop(0), fds.pop(0)
-                await self._names.listen(udp, tcp)
                 return None
             case other:
                 raise ControlError(f"unknown request {other!r}")
