@@ -9,7 +9,7 @@ from lateen.platform.controllers.documents import Key
 
 
 class Create(msgspec.Struct, frozen=True):
-    """Make an object. With `metadata.generateName` and no name, five letters are added to it."""
+    """Make an object. With `metadata.generateName` the API server names it."""
 
     document: Json
 

@@ -7,7 +7,6 @@ cluster to an Outcome. A key whose actions fail is looked at again, later each t
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -15,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from lateen.api.struct import Json
+from lateen.apiserver.errors import NotFoundError
 from lateen.lib.errors import LateenError
 from lateen.platform.controllers import account, deployment, endpoints, garbage, job, service
 from lateen.platform.controllers import documents as d
@@ -33,23 +33,15 @@ RETRY_FIRST_S, RETRY_LAST_S = 0.05, 10.0
 _log = structlog.stdlib.get_logger("lateen.controllers")
 
 
-class Gone(Exception):
-    """The object is not there (any more)."""
-
-
-class Conflict(Exception):
-    """The object has changed since, or exists already."""
-
-
 class Api(Protocol):
-    """What controllers write through. Gone and Conflict as said; LateenError or OSError when it can't be reached."""
+    """What controllers write through. Each raises an ApiError when refused, OSError when the API can't be reached."""
 
     async def create(self, document: Json) -> Json:
-        """The object as made."""
+        """The object as made; `generateName` gets its five letters."""
         ...
 
     async def delete(self, kind: str, key: d.Key, uid: str) -> Json | None:
-        """The object as it is on its way out, None when it is gone at once. Conflict for another uid."""
+        """The object as it is on its way out, None when it is gone at once. ConflictError for another uid."""
         ...
 
     async def patch(self, kind: str, key: d.Key, patch: Json) -> Json:
@@ -57,7 +49,7 @@ class Api(Protocol):
         ...
 
     async def replace_status(self, document: Json) -> Json:
-        """The object with the status of this document. Conflict when it has changed since."""
+        """The object with the status of this document. ConflictError when it has changed since."""
         ...
 
 
@@ -67,7 +59,7 @@ async def perform(api: Api, cluster: Cluster, actions: Iterable[Action]) -> None
         try:
             match action:
                 case Create(document):
-                    cluster.put(await api.create(named(document)))
+                    cluster.put(await api.create(document))
                 case Delete(kind, key, uid):
                     left = await api.delete(kind, key, uid)
                     if left is not None:
@@ -76,18 +68,8 @@ async def perform(api: Api, cluster: Cluster, actions: Iterable[Action]) -> None
                     cluster.put(await api.patch(kind, key, patch))
                 case Status(document, status):
                     cluster.put(await api.replace_status({**document, "status": status}))
-        except Gone:
+        except NotFoundError:
             continue
-
-
-def named(document: Json) -> Json:
-    """The document with a name: `generateName` and five random letters, if it has none of its own."""
-    metadata = document["metadata"]
-    if metadata.get("name") or not metadata.get("generateName"):
-        return document
-    suffix = "".join(random.choices(d.ALPHABET, k=5))  # noqa: S311  # names, not secrets
-    rest = {key: value for key, value in metadata.items() if key != "generateName"}
-    return {**document, "metadata": {**rest, "name": metadata["generateName"] + suffix}}
 
 
 class Controller:
@@ -113,7 +95,7 @@ class Controller:
         outcome = self._look(key)
         try:
             await perform(self._api, self._cluster, outcome.actions)
-        except (Conflict, LateenError, OSError) as error:
+        except (LateenError, OSError) as error:
             count = self._failures[key] = self._failures.get(key, 0) + 1
             delay_s = min(RETRY_FIRST_S * 2 ** (count - 1), RETRY_LAST_S)
             if count > 3:
