@@ -14,9 +14,6 @@ import structlog
 from lateen.daemon.settings import Settings, read
 
 _PR_SET_PDEATHSIG = 1
-MARKER = "LATEEN_MESH"
-"""Environment variable that every process of a mesh carries, with the mesh's name: how `lateen down` finds what a
-lost state file no longer names."""
 
 
 def enter(argv: list[str] | None = None) -> Settings:

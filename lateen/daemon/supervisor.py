@@ -20,8 +20,9 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from lateen.daemon.process import MARKER, log_json
+from lateen.daemon.process import log_json
 from lateen.daemon.settings import Settings, read
+from lateen.platform.paths import marker
 
 PROGRAMS = ("controlplane", "agent", "node", "forwarder")
 """Modules of `lateen.daemon`, in starting order; stopped in reverse."""
@@ -92,7 +93,7 @@ class Supervisor:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=os.environ | {MARKER: self._settings.name},
+                    env=os.environ | marker(self._layout),
                     start_new_session=True,
                 )
             self._children[name] = child

@@ -1,0 +1,72 @@
+"""`lateen up`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from lateen.cli.options import mesh, settle
+from lateen.daemon import lifecycle
+
+
+class Progress:
+    """Prints each step; on a terminal a line may replace the one before."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._open = False
+
+    def __call__(self, line: str) -> None:
+        replaces = line.startswith("\r")
+        text = f"{time.monotonic() - self._began:5.1f} s  {line.removeprefix(chr(13))}"
+        if replaces and sys.stdout.isatty():
+            print(f"\r\x1b[K{text}", end="", flush=True)
+            self._open = True
+            return
+        self.end()
+        print(text, flush=True)
+
+    def end(self) -> None:
+        if self._open:
+            print(flush=True)
+            self._open = False
+
+
+@click.command("up")
+@mesh
+@click.option("--host", help="Where host ports listen; default 127.0.0.1.")
+@click.option("--gateway-port", type=int, help="The gateway's HTTP port on this machine; default 8080, 0: off.")
+@click.option("--https-port", type=int, help="The gateway's HTTPS port on this machine; default 8443, 0: off.")
+@click.option("--console-port", type=int, help="The control plane's pages; default 20001, 0: off.")
+@click.option("--xds-port", type=int, help="xDS with TLS on loopback; default 15012, 0: off.")
+@click.option("--plaintext-xds-port", type=int, help="xDS without authentication, on loopback, for tools; default off.")
+@click.option("--state-dir", help="What outlives the mesh; default ~/.local/state/lateen/MESH.")
+@click.option("--run-dir", help="Sockets; short.")
+@click.option("--demo/--no-demo", default=None, help="Apply the demo: always, never; default: to a mesh without any.")
+@click.option("--ready-timeout", "ready_timeout_s", type=float, help="Seconds to wait until it is ready.")
+def command(name: str | None, settings_file: Path | None, demo: bool | None, **flags: str | int | float | None) -> None:
+    """Start the mesh on this machine and wait until it is ready."""
+    settings = settle(name, settings_file, **flags)
+    progress = Progress()
+    try:
+        asyncio.run(lifecycle.up(settings, progress, demo=demo))
+    finally:
+        progress.end()
+    progress("ready")
+    lateen = "lateen" if settings.name == "default" else f"LATEEN_NAME={settings.name} lateen"
+    print()
+    if settings.gateway_port:
+        print(f"  demo      http://localhost:{settings.gateway_port}/productpage")
+    if settings.https_port:
+        print(f"  https     https://localhost:{settings.https_port} (once a Gateway serves it)")
+    if settings.console_port:
+        print(f"  pages     http://localhost:{settings.console_port}")
+    print(f"  state     {settings.state_dir}")
+    print("\ntry:")
+    print(f"  .venv/bin/{lateen} ps" if lateen == "lateen" else f"  {lateen} ps")
+    print(f"  {lateen} proxy-config routes deploy/productpage-v1")
+    print(f"  {lateen} apply -f your.yaml")

@@ -1,0 +1,203 @@
+"""`lateen up` and `lateen down`: what makes a mesh be there, and what makes it be gone.
+
+`up` is idempotent: what runs is left alone, what is missing is started. Nothing is started before the preflight
+found no obstacle. `down` needs nothing to be alive: Pods and processes are found by their records and, when those
+are lost, by the marker that each of them carries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from lateen.apiserver.client import Client
+from lateen.daemon import settings as settings_module
+from lateen.daemon import supervisor
+from lateen.daemon.settings import Settings
+from lateen.lib.errors import LateenError
+from lateen.platform import down as platform
+from lateen.platform.paths import marker
+from lateen.platform.preflight import obstacles
+
+Json = dict[str, Any]
+Report = Callable[[str], None]
+"""Is told each step in one line; a line that starts with a carriage return replaces the one before."""
+
+DEMO = Path(__file__).parent.parent / "demo"
+_POLL_S = 0.05
+
+
+class NotReadyError(LateenError):
+    """The mesh did not become ready in time; the message says what is missing and why."""
+
+
+async def up(settings: Settings, report: Report, *, demo: bool | None = None) -> None:
+    """Starts what is missing of the mesh and returns when it is ready.
+
+    `demo` None applies the demo to a mesh that has no Deployments yet, True always, False never. LateenError for an
+    obstacle or when the mesh is not ready after `ready_timeout_s`.
+    """
+    layout = settings.layout()
+    deadline = time.monotonic() + settings.ready_timeout_s
+    if supervisor.running(settings):
+        report(f"the mesh {settings.name} runs already")
+        settings = settings_module.read(layout.state / "settings.json")
+    else:
+        found = obstacles(settings)
+        if found:
+            raise LateenError(
+                "this machine is not ready for a mesh:\n" + "\n".join(f"  - {each.what}" for each in found),
+                remedy="\n       ".join(each.remedy for each in found),
+            )
+        for directory in (layout.state, layout.run, layout.logs, layout.run / "pods"):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.chmod(0o700)
+        file = settings_module.write(settings)
+        report("starting the control plane, the node, the agent and the forwarder")
+        _start_supervisor(settings, file)
+    client = Client(layout.api_socket)
+    try:
+        await _until(deadline, client.ready, lambda: _why_processes(settings))
+        if demo or (demo is None and not await client.list("Deployment")):
+            report("applying the demo application")
+            files = [(path.name, path.read_text()) for path in sorted(DEMO.glob("*.yaml"))]
+            result = await client.apply(files, namespace="default", author="lateen up")
+            if not result.applied:
+                raise LateenError("the demo was refused:\n" + "\n".join(map(str, result.findings)))
+        await _pods_ready(client, deadline, report)
+        if settings.gateway_port and await _has_gateway(client):
+            url = f"http://{settings.host}:{settings.gateway_port}/productpage"
+            report(f"waiting for {url}")
+            await _until(deadline, lambda: _answers(url), lambda: _why_url(url))
+    finally:
+        await client.close()
+
+
+async def down(settings: Settings, report: Report) -> None:
+    """Stops every process of the mesh and removes what it made, whatever is still alive of it."""
+    layout = settings.layout()
+    state = supervisor.state(settings)
+    if state is not None and state.pid:
+        report("stopping the control plane, the node, the agent and the forwarder")
+        _signal(state.pid, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(15):
+                while supervisor.running(settings):  # noqa: ASYNC110 (another process)
+                    await asyncio.sleep(_POLL_S)
+    report("stopping the Pods")
+    ended = await platform.down(layout)
+    if ended.killed:
+        report(f"ended by force: {', '.join(sorted(set(ended.killed)))}")
+    shutil.rmtree(layout.run, ignore_errors=True)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _start_supervisor(settings: Settings, file: Path) -> None:
+    with (settings.layout().logs / "supervisor.log").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "lateen.daemon.supervisor", str(file)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=os.environ | marker(settings.layout()),
+            start_new_session=True,
+        )
+
+
+async def _until(
+    deadline: float, ready: Callable[[], Awaitable[bool]], why: Callable[[], str | Awaitable[str]]
+) -> None:
+    while not await ready():
+        if time.monotonic() > deadline:
+            said = why()
+            raise NotReadyError(said if isinstance(said, str) else await said, remedy="lateen ps, lateen logs")
+        await asyncio.sleep(_POLL_S)
+
+
+def _why_processes(settings: Settings) -> str:
+    state = supervisor.state(settings)
+    if state is None:
+        return f"the supervisor ended: see {settings.layout().logs / 'supervisor.log'}"
+    ended = [f"{each.name} ({each.ended})" for each in state.processes if each.ended]
+    return f"the control plane does not answer; ended: {', '.join(ended) or 'none'}; logs: {settings.layout().logs}"
+
+
+async def _pods_ready(client: Client, deadline: float, report: Report) -> None:
+    said = ""
+    waiting: list[str] = ["no Pod yet"]
+    while waiting:
+        pods = await client.list("Pod")
+        wanted = sum(
+            int(each["spec"].get("replicas", 1)) for each in await client.list("Deployment") if each.get("spec")
+        )
+        live = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+        waiting = [_why_pod(pod) for pod in live if not pod_ready(pod)]
+        ready = len(live) - len(waiting)
+        if len(live) < wanted:
+            waiting.append(f"{wanted - len(live)} Pods are not made yet")
+        line = f"Pods ready: {ready} of {max(wanted, len(live))}"
+        if line != said:
+            report("\r" + line)
+            said = line
+        if waiting and time.monotonic() > deadline:
+            raise NotReadyError("\n".join([line, *waiting]), remedy="lateen ps, lateen logs POD")
+        if waiting:
+            await asyncio.sleep(_POLL_S)
+
+
+def pod_ready(pod: Json) -> bool:
+    """True when a Pod is Ready, or has done its work."""
+    status: Json = pod.get("status") or {}
+    if status.get("phase") == "Succeeded":
+        return True
+    return any(each.get("type") == "Ready" and each.get("status") == "True" for each in status.get("conditions", ()))
+
+
+def _why_pod(pod: Json) -> str:
+    name = f"{pod['metadata'].get('namespace')}/{pod['metadata'].get('name')}"
+    status: Json = pod.get("status") or {}
+    for container in status.get("containerStatuses") or ():
+        for state in (container.get("state") or {}).values():
+            if state.get("reason"):
+                return f"{name}: {container.get('name')}: {state['reason']} {state.get('message', '')}".rstrip()
+    return (
+        f"{name}: {status.get('reason') or status.get('phase') or 'not started'} {status.get('message', '')}".rstrip()
+    )
+
+
+async def _has_gateway(client: Client) -> bool:
+    gateways = await client.list("Gateway")
+    return any(each["metadata"]["name"] == "bookinfo-gateway" for each in gateways)
+
+
+async def _answers(url: str) -> bool:
+    try:
+        async with httpx.AsyncClient(timeout=5) as http:
+            return (await http.get(url)).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+async def _why_url(url: str) -> str:
+    try:
+        async with httpx.AsyncClient(timeout=5) as http:
+            answer = await http.get(url)
+    except httpx.HTTPError as error:
+        return f"{url} does not answer: {error!r}"
+    return f"{url} answers {answer.status_code}: {answer.text[:200]}"
