@@ -23,6 +23,7 @@ from lateen.api.istio.destination_rule import (
     OutlierDetection,
     ProxyProtocol,
     RetryBudget,
+    TcpKeepalive,
     WarmupConfiguration,
 )
 from lateen.features.encoding import pack, set_seconds
@@ -64,7 +65,12 @@ def set_load_balancer(cluster: Cluster, settings: LoadBalancerSettings | None) -
         _set_warmup(cluster, warmup)
 
 
-def set_connection_pool(cluster: Cluster, settings: ConnectionPoolSettings | None, connect_timeout_s: float) -> None:
+def set_connection_pool(
+    cluster: Cluster,
+    settings: ConnectionPoolSettings | None,
+    connect_timeout_s: float,
+    default_keepalive: TcpKeepalive | None,
+) -> None:
     """Writes limits and time-outs of connections. What nobody limits is unlimited."""
     tcp = settings.tcp if settings is not None else None
     http = settings.http if settings is not None else None
@@ -76,15 +82,16 @@ def set_connection_pool(cluster: Cluster, settings: ConnectionPoolSettings | Non
     limits.max_requests.value = _limit(http.http2_max_requests if http is not None else None)
     limits.max_retries.value = _limit(http.max_retries if http is not None else None)
     limits.track_remaining = True
-    if tcp is not None and tcp.tcp_keepalive is not None:
+    said = tcp.tcp_keepalive if tcp is not None and tcp.tcp_keepalive is not None else default_keepalive
+    if said is not None:
         keepalive = cluster.upstream_connection_options.tcp_keepalive
         keepalive.SetInParent()
-        if tcp.tcp_keepalive.probes:
-            keepalive.keepalive_probes.value = tcp.tcp_keepalive.probes
-        if tcp.tcp_keepalive.time is not None:
-            keepalive.keepalive_time.value = round(tcp.tcp_keepalive.time.seconds)
-        if tcp.tcp_keepalive.interval is not None:
-            keepalive.keepalive_interval.value = round(tcp.tcp_keepalive.interval.seconds)
+        if said.probes:
+            keepalive.keepalive_probes.value = said.probes
+        if said.time is not None:
+            keepalive.keepalive_time.value = max(1, round(said.time.seconds))
+        if said.interval is not None:
+            keepalive.keepalive_interval.value = max(1, round(said.interval.seconds))
 
 
 def set_retry_budget(cluster: Cluster, budget: RetryBudget | None) -> None:

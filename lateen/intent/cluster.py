@@ -55,6 +55,9 @@ class OutboundCluster(msgspec.Struct, frozen=True, kw_only=True):
     source_port: int
     policy: Policy
     transport: Transport
+    external: bool = False
+    subject_alt_names: tuple[str, ...] = ()
+    """Of the service itself (a ServiceEntry)."""
     labels: Labels = ()
     peers: tuple[str, ...] = ()
     """URI names of who may answer; empty: anybody the root certificate vouches for."""
@@ -124,6 +127,8 @@ def outbound_cluster(q: Q, client: Client, name: str) -> OutboundCluster | None:
         source_port=answering_port,
         policy=policy,
         transport=transport,
+        external=answering.external,
+        subject_alt_names=answering.subject_alt_names,
         labels=tuple(sorted(chosen.labels.items())) if chosen is not None else (),
         peers=_peers(q, answering, answering_port, policy.tls) if transport in _MUTUAL else (),
         origins=tuple(dict.fromkeys(origins)),

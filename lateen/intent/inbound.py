@@ -30,7 +30,8 @@ class InboundPort(msgspec.Struct, frozen=True, kw_only=True):
     """One declared port of a workload.
 
     `host` and `service_port` name the Service port it belongs to (empty and 0 for a Sidecar's ingress listener),
-    `endpoint` where the application listens when it isn't the address that was dialled: `IP:PORT` or `unix:PATH`.
+    `endpoint` where the application listens when it isn't the address that was dialled: `IP:PORT` or `unix:PATH`;
+    `rewritten_port` the port it listens on at that address when it's another one.
     """
 
     port: int
@@ -41,6 +42,7 @@ class InboundPort(msgspec.Struct, frozen=True, kw_only=True):
     service: str = ""
     service_port: int = 0
     endpoint: str = ""
+    rewritten_port: int = 0
     pool: ConnectionPoolSettings | None = None
     origins: tuple[Ref, ...] = ()
 
@@ -59,6 +61,7 @@ def inbound_ports(q: Q, scope: Scope) -> tuple[InboundPort, ...]:
                 protocol=parse_protocol(each.port.protocol or ""),
                 mode=policy.at(each.port.number or 0),
                 endpoint=_endpoint(each.default_endpoint or ""),
+                rewritten_port=_rewritten_port(each.default_endpoint or "", each.port.number or 0),
                 pool=each.connection_pool or default_pool,
                 origins=(sidecar.ref,),
             )
@@ -118,9 +121,17 @@ def _own_pool(q: Q, scope: Scope, host: str, port: int) -> tuple[ConnectionPoolS
 
 
 def _endpoint(said: str) -> str:
+    """A `defaultEndpoint` other than the workload's own address."""
     if said.startswith("unix://"):
         return "unix:" + said.removeprefix("unix://")
     address, _, port = said.rpartition(":")
-    if not said or not port.isdigit() or address in ("0.0.0.0", "[::]", ""):  # noqa: S104 (compared, not bound)
-        return f":{port}" if port.isdigit() and said else ""
-    return said
+    return said if port.isdigit() and address not in _OWN_ADDRESS else ""
+
+
+def _rewritten_port(said: str, listened: int) -> int:
+    """The port of a `defaultEndpoint` at the workload's own address, 0 when it's the one listened on."""
+    address, _, port = said.rpartition(":")
+    return int(port) if port.isdigit() and address in _OWN_ADDRESS and int(port) != listened else 0
+
+
+_OWN_ADDRESS = ("", "0.0.0.0", "[::]")  # noqa: S104 (compared, not bound)

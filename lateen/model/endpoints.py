@@ -17,6 +17,7 @@ from lateen.api.istio.service_entry import ServiceEntry
 from lateen.api.objects import get, ref_of
 from lateen.engine import Index, Q
 from lateen.lib.ids import Ref
+from lateen.model.hosts import is_wildcard
 from lateen.model.peer_authentication import MtlsMode, peer_policy
 from lateen.model.services import MeshService, Resolution, ServicePort, entry_service, kubernetes_service
 from lateen.model.workloads import (
@@ -156,7 +157,7 @@ def _of_entry(q: Q, service: MeshService, port: ServicePort) -> Iterable[Endpoin
     entry = get(q, ServiceEntry, service.namespace, service.ref.name)
     assert entry is not None
     by_name = service.resolution in (Resolution.DNS, Resolution.DNS_ROUND_ROBIN)
-    if not entry.spec.endpoints and by_name:
+    if not entry.spec.endpoints and by_name and not is_wildcard(service.host):
         yield Endpoint(address=service.host, port=workload_port(port, {}), namespace=service.namespace)
     for each in entry.spec.endpoints:
         workload = Workload(

@@ -1,0 +1,129 @@
+"""Endpoint assignments (EDS): one resource per cluster, joined from encoded localities.
+
+The localities of a service port and subset are encoded once and shared by all clients that have no locality
+setting. A readiness change encodes the localities of one port again, and changes the assignments of that port's
+clusters and nothing else.
+"""
+
+from __future__ import annotations
+
+from envoy.config.core.v3.address_pb2 import Address
+from envoy.config.core.v3.health_check_pb2 import HEALTHY
+from envoy.config.endpoint.v3.endpoint_components_pb2 import LbEndpoint, LocalityLbEndpoints
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+
+from lateen.engine import Q
+from lateen.envoy.resource import Resource, resource
+from lateen.envoy.virtual_host import field
+from lateen.intent.cluster import OutboundCluster, Transport, outbound_cluster
+from lateen.intent.locality import Group, by_place, by_setting, setting_of
+from lateen.intent.scope import Scope
+from lateen.lib.ids import Ref
+from lateen.model.endpoints import UNIX_PREFIX, Endpoint, endpoints
+from lateen.model.hosts import is_address
+from lateen.model.services import Resolution
+from lateen.model.visibility import Client, client_of
+from lateen.model.workloads import Labels, Locality
+
+MATCH_METADATA = "envoy.transport_socket_match"
+ISTIO_METADATA = "istio"
+CLUSTER_ID = "Kubernetes"
+_ENDPOINTS = 2
+"""The number of the field `ClusterLoadAssignment.endpoints`."""
+
+
+def endpoint_resource(q: Q, scope: Scope, name: str) -> Resource | None:
+    """The assignment of a cluster for a proxy; None when the cluster has none or isn't there."""
+    client = q(client_of, scope.namespace, scope.labels, scope.router)
+    locality, labels = q(_facets, client, name)
+    return q(assignment, client, name, scope.locality if locality else Locality(), scope.labels if labels else ())
+
+
+def assignment(q: Q, client: Client, name: str, locality: Locality, labels: Labels) -> Resource | None:
+    """The assignment of a cluster for a client; `locality` and `labels` are empty where they don't matter."""
+    cluster = q(outbound_cluster, client, name)
+    if cluster is None or cluster.resolution is not Resolution.ENDPOINTS:
+        return None
+    head = ClusterLoadAssignment()
+    head.cluster_name = name
+    setting = setting_of(q, cluster)
+    if setting is None:
+        secured = cluster.transport is Transport.AUTO
+        body = q(shared_localities, cluster.source, cluster.source_host, cluster.source_port, cluster.labels, secured)
+    else:
+        body = encoded(by_setting(setting, locality, labels, members(q, cluster)), cluster.transport)
+    return resource(name, head.SerializeToString() + body, cluster.origins)
+
+
+def shared_localities(q: Q, ref: Ref, host: str, port: int, labels: Labels, secured: bool) -> bytes:
+    """The encoded localities of a service port and subset; `secured` says which endpoints take mutual TLS."""
+    found = _selected(q(endpoints, ref, host, port), labels)
+    return encoded(by_place(each for each in found if _reachable(each)), Transport.AUTO if secured else Transport.PLAIN)
+
+
+def members(q: Q, cluster: OutboundCluster) -> tuple[Endpoint, ...]:
+    """The endpoints of a cluster, of its subset's labels."""
+    found = _selected(q(endpoints, cluster.source, cluster.source_host, cluster.source_port), cluster.labels)
+    if cluster.resolution is Resolution.ENDPOINTS:
+        return tuple(each for each in found if _reachable(each))
+    return found
+
+
+def encoded(groups: tuple[Group, ...], transport: Transport) -> bytes:
+    """The `endpoints` fields of an assignment, encoded."""
+    return b"".join(field(_ENDPOINTS, locality_endpoints(each, transport).SerializeToString()) for each in groups)
+
+
+def locality_endpoints(group: Group, transport: Transport) -> LocalityLbEndpoints:
+    """One locality as a message."""
+    message = LocalityLbEndpoints()
+    place = group.locality
+    message.locality.region = place.region
+    message.locality.zone = place.zone
+    message.locality.sub_zone = place.subzone
+    message.load_balancing_weight.value = max(group.weight, 1)
+    message.priority = group.priority
+    for each in group.endpoints:
+        _set_endpoint(message.lb_endpoints.add(), each, transport)
+    return message
+
+
+def set_address(address: Address, host: str, port: int) -> None:
+    """Writes an IP or name with a port, or `unix://PATH`."""
+    if host.startswith(UNIX_PREFIX):
+        address.pipe.path = host.removeprefix(UNIX_PREFIX)
+    else:
+        address.socket_address.address = host
+        address.socket_address.port_value = port
+
+
+def _set_endpoint(message: LbEndpoint, endpoint: Endpoint, transport: Transport) -> None:
+    set_address(message.endpoint.address, endpoint.address, endpoint.port)
+    message.health_status = HEALTHY
+    message.load_balancing_weight.value = max(endpoint.weight, 1)
+    if endpoint.workload:
+        parts = (
+            endpoint.workload,
+            endpoint.namespace,
+            endpoint.canonical_name,
+            endpoint.canonical_revision,
+            CLUSTER_ID,
+        )
+        message.metadata.filter_metadata[ISTIO_METADATA].fields["workload"].string_value = ";".join(parts)
+    if endpoint.tls and transport is Transport.AUTO:
+        message.metadata.filter_metadata[MATCH_METADATA].fields["tlsMode"].string_value = "istio"
+
+
+def _facets(q: Q, client: Client, name: str) -> tuple[bool, bool]:
+    """Whether a cluster's assignment depends on the client's locality, and on its labels."""
+    cluster = q(outbound_cluster, client, name)
+    setting = setting_of(q, cluster) if cluster is not None else None
+    return setting is not None, setting is not None and bool(setting.failover_priority)
+
+
+def _selected(found: tuple[Endpoint, ...], labels: Labels) -> tuple[Endpoint, ...]:
+    return tuple(each for each in found if set(labels) <= set(each.labels)) if labels else found
+
+
+def _reachable(endpoint: Endpoint) -> bool:
+    return endpoint.address.startswith(UNIX_PREFIX) or is_address(endpoint.address)
