@@ -22,9 +22,16 @@ def intent(_: Q, rule: Rule) -> Timeout:
 
 
 def envoy(slot: Timeout, route: Route) -> None:
-    """Writes the timeout of a route that forwards."""
+    """Writes the timeout of a route that forwards.
+
+    The field that lets a gRPC deadline count is `max_stream_duration`, but where it is set Envoy looks at no
+    `timeout` any more; so a route with one uses the older `max_grpc_timeout`, which caps deadlines.
+    """
     set_seconds(route.route.timeout, slot.seconds)
-    set_seconds(route.route.max_stream_duration.grpc_timeout_header_max, slot.seconds)
+    if slot.seconds:
+        set_seconds(route.route.max_grpc_timeout, slot.seconds)
+    else:
+        set_seconds(route.route.max_stream_duration.grpc_timeout_header_max, 0)
 
 
 def words(slot: Timeout) -> str:

@@ -1,0 +1,36 @@
+"""Each page of docs/features does what it says, on the real Envoy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lateen.features import FEATURES
+from tests.docs.pages import steps
+from tests.envoy.expectations import check
+from tests.envoy.playground import Playground
+
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "features"
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
+def test_page(page: Path, playground: Playground) -> None:
+    checked = 0
+    for step in steps(page):
+        if step.kind == "apply":
+            assert playground.apply(step.text) == [], f"{page.name}:{step.line}"
+            continue
+        for expectation in yaml.safe_load(step.text):
+            try:
+                check(playground, expectation)
+            except Exception as error:
+                error.add_note(f"{page.name}:{step.line}: {expectation}")
+                raise
+            checked += 1
+    assert checked, f"{page.name} checks nothing"
+
+
+def test_every_feature_has_a_page() -> None:
+    assert {each.name.replace("_", "-") for each in FEATURES} <= {page.stem for page in PAGES.glob("*.md")}
