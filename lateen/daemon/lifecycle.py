@@ -60,7 +60,7 @@ async def up(settings: Settings, report: Report, *, demo: bool | None = None) ->
                 "this machine is not ready for a mesh:\n" + "\n".join(f"  - {each.what}" for each in found),
                 remedy="\n       ".join(each.remedy for each in found),
             )
-        for directory in (layout.state, layout.run, layout.logs, layout.run / "pods"):
+        for directory in (layout.state, layout.run, layout.logs, layout.run / "pods", layout.xds_socket.parent):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
         file = settings_module.write(settings)

@@ -36,8 +36,8 @@ class Layout(msgspec.Struct, frozen=True):
 
     @property
     def xds_socket(self) -> Path:
-        """xDS and the CA, gRPC with TLS."""
-        return self.run / "xds.sock"
+        """xDS and the CA, gRPC with TLS. In a directory of its own, the only one of the mesh that every proxy sees."""
+        return self.run / "xds" / "xds.sock"
 
     @property
     def agent_socket(self) -> Path:

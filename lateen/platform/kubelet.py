@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import ipaddress
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -77,6 +77,7 @@ class Pods(Protocol):
     async def create(self, spec: PodSandbox) -> PodState: ...
     async def delete(self, uid: str, grace_s: float) -> None: ...
     async def services(self, services: tuple[ServiceVip, ...]) -> None: ...
+    def events(self) -> AsyncIterator[PodChanged | PodGone]: ...
 
 
 class Kubelet:
@@ -111,9 +112,10 @@ class Kubelet:
             self.cluster.listen("Pod", self._changed)
             for kind in ("ConfigMap", "Secret"):
                 self.cluster.listen(kind, lambda _before, _after: self._retry())
-            await asyncio.Future[None]()
+            async for event in self.platform.events():
+                self._happened(event)
 
-    def happened(self, event: PodChanged | PodGone) -> None:
+    def _happened(self, event: PodChanged | PodGone) -> None:
         """Take in an event of the platform."""
         if isinstance(event, PodChanged):
             self._worker(event.state.uid).told(event.state)

@@ -55,13 +55,14 @@ class Signing:
         ca = self.ca
         service = CertificateService(ca, self.tokens, self._lookup, TRUST_DOMAIN)
         serving = ServingCertificate(ca, TRUST_DOMAIN)
-        for name, mutual in (("ca.sock", False), ("xds.sock", True)):
+        self.layout.xds_socket.parent.mkdir(parents=True, exist_ok=True)
+        for path, mutual in ((self.layout.run / "ca.sock", False), (self.layout.xds_socket, True)):
             server = grpc.aio.server(options=SERVER_OPTIONS)
             service.add_to(server)
             if mutual:
                 server.add_generic_rpc_handlers(handlers)
             credentials = serving.credentials(require_client_certificate=mutual)
-            server.add_secure_port(unix_target(self.layout.run / name), credentials)
+            server.add_secure_port(unix_target(path), credentials)
             await server.start()
             self._servers.append(server)
 

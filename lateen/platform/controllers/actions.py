@@ -50,7 +50,8 @@ class Outcome(msgspec.Struct, frozen=True):
 def with_status(document: Json, status: Json) -> tuple[Status, ...]:
     """The action that sets this status, or none when it is the one the object has, findings aside: those are the
     API server's own part of it."""
-    before = {name: value for name, value in (document.get("status") or {}).items() if name != "findings"}
+    set_before: Json = document.get("status") or {}
+    before = {name: value for name, value in set_before.items() if name != "findings"}
     return () if before == status else (Status(document, status),)
 
 

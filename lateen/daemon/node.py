@@ -1,0 +1,121 @@
+"""The node process of a mesh: controllers and kubelet over the API, on the local platform.
+
+    python -m lateen.daemon.node SETTINGS-FILE SUPERVISOR-PID
+
+It starts by learning everything (the API's objects, the Pods that run) and only then acts. When it ends, Pods go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+
+import structlog
+
+from lateen.api.struct import Json
+from lateen.apiserver.client import Client
+from lateen.apiserver.errors import ExistsError
+from lateen.daemon.process import enter
+from lateen.daemon.settings import Settings
+from lateen.lib.errors import LateenError
+from lateen.node.envoy import envoy_binary
+from lateen.platform.controllers import work
+from lateen.platform.controllers.api import NodeApi, follow
+from lateen.platform.controllers.cluster import Cluster
+from lateen.platform.kubelet import Facts, Kubelet
+from lateen.platform.sandbox import Platform
+from lateen.platform.settings import PlatformSettings
+
+RETRY_S = 1.0
+
+_log = structlog.stdlib.get_logger("lateen.node")
+
+
+def platform_settings(settings: Settings) -> PlatformSettings:
+    """The local platform's part of the mesh's settings: the first address of the Pods' range is the gateway, the last
+    but one stands for the machine."""
+    network = ipaddress.IPv4Network(settings.pod_range)
+    return PlatformSettings(
+        pod_range=settings.pod_range,
+        vip_range=settings.vip_range,
+        gateway=str(network[1]),
+        host_address=str(network[-2]),
+    )
+
+
+async def serve(settings: Settings) -> None:
+    """Runs the node until cancelled."""
+    layout, addresses = settings.layout(), platform_settings(settings)
+    facts = Facts(node_name=socket.gethostname(), layout=layout, envoy_binary=envoy_binary(), platform=addresses)
+    cluster = Cluster(work.KINDS)
+    platform = Platform(layout, addresses)
+    async with Client(layout.api_socket) as client, contextlib.AsyncExitStack() as stack:
+        api = NodeApi(client)
+        stack.push_async_callback(platform.close)
+        async with asyncio.TaskGroup() as parts:
+            listed = {kind: asyncio.Event() for kind in cluster.kinds}
+            for kind, event in listed.items():
+                parts.create_task(follow(client, cluster, kind, event), name=f"follow {kind}")
+            await platform.start()
+            for event in listed.values():
+                await event.wait()
+            parts.create_task(work.run(work.controllers(api, cluster, addresses.vip_range)), name="controllers")
+            parts.create_task(_register(client, facts), name="node object")
+            await Kubelet(facts, api, cluster, platform).run()
+
+
+async def _register(client: Client, facts: Facts) -> None:
+    """The Node object of this machine, once."""
+    while True:
+        try:
+            await client.create(node_document(facts))
+            return
+        except ExistsError:
+            return
+        except LateenError as error:
+            _log.warning("node object not made", error=str(error))
+            await asyncio.sleep(RETRY_S)
+
+
+def node_document(facts: Facts) -> Json:
+    """This machine as a Node."""
+    machine = os.uname()
+    capacity = {
+        "cpu": str(os.cpu_count() or 1),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 1024}Ki",
+    }
+    labels = {
+        "kubernetes.io/hostname": facts.node_name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine.machine, machine.machine),
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": facts.node_name, "labels": labels},
+        "spec": {"podCIDR": facts.platform.pod_range},
+        "status": {
+            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+            "capacity": capacity,
+            "allocatable": capacity,
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "nodeInfo": {"kernelVersion": machine.release, "architecture": machine.machine},
+        },
+    }
+
+
+async def run(settings: Settings) -> None:
+    """`serve` until SIGTERM."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serve(settings)
+
+
+if __name__ == "__main__":
+    asyncio.run(run(enter()))
