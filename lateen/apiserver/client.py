@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -118,7 +118,7 @@ class Client:
 
     async def watch(
         self, kind: str, namespace: str | None = None, *, since: str, labels: str = "", fields: str = ""
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event]:
         """The changes after that revision, as they come. GoneError: list again. Never ends by itself."""
         query = _query(watch="1", resourceVersion=since, labelSelector=labels, fieldSelector=fields)
         path = path_of(_kind(kind), namespace or "")
@@ -139,7 +139,7 @@ class Client:
 
     async def follow(
         self, kind: str, namespace: str | None = None, *, labels: str = "", fields: str = ""
-    ) -> AsyncIterator[Listing | Event]:
+    ) -> AsyncGenerator[Listing | Event]:
         """A Listing, then Events, for ever: after a loss of the control plane a new Listing comes, then Events."""
         delay_s = _RETRY_FIRST_S
         while True:

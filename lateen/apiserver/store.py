@@ -19,7 +19,7 @@ import datetime as dt
 import queue
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -140,16 +140,18 @@ class Store:
         """From now on calls `subscriber` with the changes of every commit."""
         self._subscribers.append(subscriber)
 
-    async def changes(self, collection: Collection, since: int) -> AsyncIterator[list[Change]]:
+    def keeps(self, since: int) -> bool:
+        """True when everything after that revision is still known."""
+        return self._oldest <= since <= self.revision
+
+    async def changes(self, collection: Collection, since: int) -> AsyncGenerator[list[Change]]:
         """The changes of one kind after that revision, as they come; an empty list says that others went by.
 
         GoneError when so old a revision, or one that never was, cannot be followed: list again.
         """
-        if since > self.revision:
-            raise GoneError(f"revision {since} is not there yet, the store is at {self.revision}", remedy="list again")
         while True:
-            if since < self._oldest:
-                raise GoneError(f"revision {since} is no longer kept", remedy="list again and watch from there")
+            if not self.keeps(since):
+                raise GoneError(f"changes since revision {since} are not known here", remedy="list again")
             if since < self.revision:
                 found: list[Change] = []
                 for change in reversed(self._ring):

@@ -1,0 +1,94 @@
+"""Label and field selectors of list and watch, by Kubernetes' grammar.
+
+Labels: `a=b`, `a==b`, `a!=b`, `a in (b, c)`, `a notin (b)`, `a`, `!a`, joined by commas. Fields: equality on
+`metadata.name`, `metadata.namespace`, `spec.nodeName` and `status.phase`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from lateen.apiserver.errors import BadRequestError
+from lateen.apiserver.rows import Row
+
+Match = Callable[[Row], bool]
+
+_REQUIREMENT: Final = re.compile(
+    r"\s*(?:(?P<absent>!)\s*(?P<no>[^\s=!,()]+)"
+    r"|(?P<key>[^\s=!,()]+)\s*(?:(?P<op>==|=|!=)\s*(?P<value>[^\s=!,()]*)"
+    r"|\s(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?)\s*(?:,|$)"
+)
+_FIELDS: Final = ("metadata.name", "metadata.namespace", "spec.nodeName", "status.phase")
+
+
+def selector(labels: str, fields: str) -> Match:
+    """True for rows that both selectors mean. BadRequestError when one cannot be read."""
+    requirements = [*_labels(labels), *_fields(fields)]
+    return lambda row: all(each(row) for each in requirements)
+
+
+def _labels(text: str) -> list[Match]:
+    found: list[Match] = []
+    at = 0
+    while at < len(text):
+        match = _REQUIREMENT.match(text, at)
+        if match is None:
+            raise BadRequestError(
+                f"the label selector {text!r} cannot be read at {text[at:]!r}",
+                remedy="write a=b, a!=b, a in (b,c), a notin (b), a or !a, joined by commas",
+            )
+        at = match.end()
+        found.append(_label(match))
+    return found
+
+
+def _label(match: re.Match[str]) -> Match:
+    key, value = match["key"], match["value"]
+    if match["absent"]:
+        return lambda row: match["no"] not in row.labels
+    if match["set"]:
+        values = {each.strip() for each in match["values"].split(",")}
+        if match["set"] == "in":
+            return lambda row: row.labels.get(key) in values
+        return lambda row: row.labels.get(key) not in values
+    if match["op"] is None:
+        return lambda row: key in row.labels
+    if match["op"] == "!=":
+        return lambda row: row.labels.get(key) != value
+    return lambda row: row.labels.get(key) == value
+
+
+def _fields(text: str) -> list[Match]:
+    found: list[Match] = []
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        key, operator, value = re.split(r"(!=|==|=)", part, maxsplit=1) if "=" in part else (part, "", "")
+        if not operator or key not in _FIELDS:
+            raise BadRequestError(
+                f"the field selector {part!r} is not understood", remedy=f"write FIELD=VALUE with {', '.join(_FIELDS)}"
+            )
+        found.append(_field(key, value, equal=operator != "!="))
+    return found
+
+
+def _field(key: str, value: str, *, equal: bool) -> Match:
+    match key:
+        case "metadata.name":
+            return lambda row: (row.ref.name == value) is equal
+        case "metadata.namespace":
+            return lambda row: (row.ref.namespace == value) is equal
+        case "spec.nodeName":
+            return lambda row: (_Spec.of(row.body).spec.get("nodeName", "") == value) is equal
+        case _:
+            return lambda row: (msgspec.json.decode(row.status).get("phase", "") == value) is equal
+
+
+class _Spec(msgspec.Struct):
+    spec: Mapping[str, object] = {}
+
+    @classmethod
+    def of(cls, body: bytes) -> _Spec:
+        return msgspec.json.decode(body, type=cls)

@@ -1,0 +1,90 @@
+"""HTTP inside a process that does more than that: uvicorn in the process's own event loop.
+
+uvicorn takes over signals when it runs alone; here the process has its own say over its end. The Unix socket is made
+here, since only its owner may ever open it, and by then nobody else serves there: the store's lock on its file has
+settled that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Generator
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from lateen.lib.errors import LateenError
+
+_BACKLOG = 512
+
+
+class ListenError(LateenError):
+    """A socket that cannot be listened on."""
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+async def serve(application: ASGIApp, listener: socket.socket) -> None:
+    """Serves until cancelled; then ends open answers and closes the listener."""
+    config = uvicorn.Config(
+        application,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        ws="none",
+        backlog=_BACKLOG,
+        server_header=False,
+        date_header=False,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]), name="http server")
+    try:
+        await asyncio.shield(task)
+    finally:
+        server.should_exit = server.force_exit = True
+        for answer in list(server.server_state.tasks):
+            answer.cancel()  # watches never end by themselves
+        await task
+        listener.close()
+
+
+def unix_listener(path: Path) -> socket.socket:
+    """A Unix socket that only this user can open. ListenError when it cannot be made."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ListenError(f"{path}: {error}", remedy="choose a shorter or another --run-dir") from None
+    listener.setblocking(False)
+    return listener
+
+
+def tcp_listener(host: str, port: int) -> socket.socket:
+    """A TCP socket. ListenError when the port is taken or not allowed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ListenError(f"{host}:{port}: {error.strerror}", remedy="choose another port") from None
+    listener.setblocking(False)
+    return listener
