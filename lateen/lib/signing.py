@@ -6,11 +6,7 @@ from typing import Protocol
 
 
 class SigningError(Exception):
-    """No certificate came. `refused` tells a refusal, which trying again will not change soon, from an outage."""
-
-    def __init__(self, message: str, *, refused: bool) -> None:
-        super().__init__(message)
-        self.refused = refused
+    """No certificate came; the message says why."""
 
 
 class Signer(Protocol):

@@ -127,9 +127,14 @@ class NameServer:
         ):
             return self._reverse(response, name, kind)
         if self._names.owns(text):
-            response.set_rcode(dns.rcode.NXDOMAIN)
+            response.set_rcode(self._unknown)
             return True
         return False
+
+    @property
+    def _unknown(self) -> dns.rcode.Rcode:
+        """What to say of a name that only the table could know: before it is complete, to ask again."""
+        return dns.rcode.NXDOMAIN if self._names.complete else dns.rcode.SERVFAIL
 
     async def _fill(
         self, response: dns.message.Message, name: dns.name.Name, kind: dns.rdatatype.RdataType, found: Found
@@ -162,7 +167,7 @@ class NameServer:
         if kind == dns.rdatatype.CNAME:
             return
         if self._names.owns(target.to_text()):
-            response.set_rcode(dns.rcode.NXDOMAIN)
+            response.set_rcode(self._unknown)
             return
         relayed = await self._resolvers.ask(dns.message.make_query(target, kind).to_wire(), tcp=False)
         try:

@@ -83,8 +83,16 @@ class _Entry(msgspec.Struct, frozen=True):
     spec: _EntrySpec | None = None
 
 
+KINDS = ("Service", "EndpointSlice", "ServiceEntry")
+"""The kinds a table is made of."""
+
+
 class Names:
-    """A table of one cluster domain (`cluster.local`)."""
+    """A table of one cluster domain (`cluster.local`).
+
+    Until each kind was listed once it is not complete: then a table kept from before (`restore`) helps out, and
+    what neither knows may still exist.
+    """
 
     def __init__(self, domain: str = "cluster.local") -> None:
         self.domain = domain
@@ -95,15 +103,39 @@ class Names:
         self._hosts: dict[str, Found] = {}
         self._owners: dict[str, list[Found]] = defaultdict(list)
         self._reverse: dict[str, str] = {}
+        self._listed: set[str] = set()
+        self._restored: dict[str, Found] = {}
 
-    def replace(self, kind: str, objects: Iterable[Json]) -> None:
-        """Makes these all objects of a kind (`Service`, `EndpointSlice`, `ServiceEntry`): a list."""
+    @property
+    def complete(self) -> bool:
+        """Whether each kind was listed."""
+        return self._listed.issuperset(KINDS)
+
+    def snapshot(self) -> bytes:
+        """The table as bytes for `restore`."""
+        return msgspec.json.encode(self._hosts)
+
+    def restore(self, snapshot: bytes) -> None:
+        """Helps out with an earlier table until this one is complete. msgspec.DecodeError when it is none."""
+        self._restored = msgspec.json.decode(snapshot, type=dict[str, Found])
+
+    def replace(self, kind: str, objects: Iterable[Json]) -> list[str]:
+        """Makes these all objects of a kind (`Service`, `EndpointSlice`, `ServiceEntry`): a list. Those that do not
+        have the kind's form are left out; the answer says which and why."""
+        problems: list[str] = []
         given = {msgspec.convert(each["metadata"], _Meta).key: each for each in objects}
         known = set(self._slices) if kind == "EndpointSlice" else {*self._objects[kind], *self._headless}
         for namespace, name in known - given.keys():
             self.delete(kind, {"metadata": {"namespace": namespace, "name": name}})
-        for each in given.values():
-            self.put(kind, each)
+        for (namespace, name), each in given.items():
+            try:
+                self.put(kind, each)
+            except msgspec.ValidationError as error:
+                problems.append(f"{kind} {namespace}/{name}: {error}")
+        self._listed.add(kind)
+        if self.complete:
+            self._restored = {}
+        return problems
 
     def put(self, kind: str, item: Json) -> None:
         """Adds or changes one object. msgspec.ValidationError when it does not have the kind's form."""
@@ -135,10 +167,10 @@ class Names:
     def find(self, name: str) -> Found | None:
         """What a name (any case, dot at the end or not) is; None when the table does not know it."""
         name = _plain(name)
-        found = self._hosts.get(name)
+        found = self._entry(name)
         _, _, rest = name.partition(".")
         while found is None and rest:
-            found = self._hosts.get(f"*.{rest}")
+            found = self._entry(f"*.{rest}")
             _, _, rest = rest.partition(".")
         return found
 
@@ -152,6 +184,9 @@ class Names:
 
     def __len__(self) -> int:
         return len(self._hosts)
+
+    def _entry(self, name: str) -> Found | None:
+        return self._hosts.get(name) or self._restored.get(name)
 
     def _put_service(self, key: tuple[str, str], spec: _ServiceSpec) -> None:
         self._headless.pop(key, None)

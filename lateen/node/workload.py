@@ -149,15 +149,15 @@ class Workload:
         self._server.update(identity)
 
     async def _obtain(self) -> Identity:
-        """A new key with its certificate: by the old certificate if that is good and accepted, else by token."""
+        """A new key with its certificate: by the old certificate while that is good and accepted, else by token (the
+        CA may have been replaced, or the Pod's account)."""
         key, csr = new_request()
         held = self._identity
         if held is not None and held.ends > self._now():
             try:
                 return from_answer(key, await self._signer.renew(csr, key=held.key, chain=held.chain))
             except SigningError as error:
-                if not error.refused:
-                    raise
+                _log.info("renewal by certificate failed", pod=self.spec.name, reason=str(error))
         return from_answer(key, await self._signer.sign(csr, token=self._token()))
 
     def _token(self) -> str:

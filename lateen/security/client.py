@@ -62,7 +62,7 @@ class CertificateClient:
             roots = self._control_plane.roots.read_bytes()
         except OSError as error:
             message = f"cannot read the roots of the control plane, {self._control_plane.roots}: {error.strerror}"
-            raise SigningError(message, refused=False) from error
+            raise SigningError(message) from error
         return grpc.ssl_channel_credentials(roots, key, chain)
 
     async def _ask(
@@ -84,9 +84,7 @@ class CertificateClient:
             try:
                 response = await call(request, metadata=metadata, timeout=self._timeout_s)
             except grpc.aio.AioRpcError as error:
-                away = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-                message = f"{error.code().name}: {error.details()}"
-                raise SigningError(message, refused=not away) from None
+                raise SigningError(f"{error.code().name}: {error.details()}") from None
         if len(response.cert_chain) < 2:
-            raise SigningError("the control plane answered without a certificate", refused=True)
+            raise SigningError("the control plane answered without a certificate")
         return tuple(response.cert_chain)
