@@ -39,7 +39,7 @@ def command(namespace: str | None, name: str | None, settings_file: Path | None,
     table(
         _PROCESS_COLUMNS,
         [
-            (each.name, each.pid or "restarting", each.restarts, _age(time.time() - each.started_at), each.ended or "-")
+            (each.name, each.pid or "restarting", each.restarts, age(time.time() - each.started_at), each.ended or "-")
             for each in state.processes
         ],
     )
@@ -63,7 +63,7 @@ def _row(pod: Json) -> tuple[object, ...]:
     restarts = sum(int(each.get("restartCount", 0)) for each in containers)
     shown, why = _state(pod, status, containers)
     created = metadata.get("creationTimestamp", "")
-    age = _age(time.time() - datetime.datetime.fromisoformat(created).timestamp()) if created else "-"
+    age = age(time.time() - datetime.datetime.fromisoformat(created).timestamp()) if created else "-"
     return (
         metadata.get("namespace", ""),
         metadata["name"],
@@ -91,7 +91,8 @@ def _state(pod: Json, status: Json, containers: list[Json]) -> tuple[str, str]:
     return str(status.get("phase", "Pending")), str(status.get("message", ""))
 
 
-def _age(seconds: float) -> str:
+def age(seconds: float) -> str:
+    """A duration as people read it: 5s, 3m, 2h, 4d."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * size:
             return f"{int(seconds // size)}{unit}"

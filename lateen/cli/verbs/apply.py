@@ -1,0 +1,39 @@
+"""`lateen apply`."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import sys
+from pathlib import Path
+
+import click
+
+from lateen.apiserver.client import ApplyResult, Client
+from lateen.cli import files
+from lateen.cli.options import mesh, output, running
+from lateen.cli.output import document
+
+
+@click.command("apply")
+@click.option("-f", "--filename", "names", multiple=True, required=True, help="File, directory or `-`; repeatable.")
+@click.option("-n", "--namespace", default="default", show_default=True, help="Of documents that name none.")
+@click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
+@mesh
+@output()
+def command(
+    names: tuple[str, ...], namespace: str, dry_run: bool, name: str | None, settings_file: Path | None, output: str
+) -> None:
+    """Put the objects of files into the mesh: all of them as one change, or none with the reasons."""
+    socket = running(name, settings_file).layout().api_socket
+    result = asyncio.run(_apply(socket, files.read(names), namespace, dry_run))
+    if output == "table":
+        files.show(result)
+    else:
+        document(result, output)
+    sys.exit(1 if files.failed(result) else 0)
+
+
+async def _apply(socket: Path, texts: list[tuple[str, str]], namespace: str, dry_run: bool) -> ApplyResult:
+    async with Client(socket) as client:
+        return await client.apply(texts, namespace=namespace, dry_run=dry_run, author=getpass.getuser())

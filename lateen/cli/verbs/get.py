@@ -1,0 +1,96 @@
+"""`lateen get`: objects with their findings."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lateen.api import kinds
+from lateen.api.kinds import Kind
+from lateen.apiserver.client import Client
+from lateen.cli.options import mesh, output, running
+from lateen.cli.output import document, table
+from lateen.cli.verbs.ps import age
+
+Json = dict[str, Any]
+
+
+@click.command("get")
+@click.argument("kind")
+@click.argument("names", nargs=-1)
+@click.option("-n", "--namespace", default="default", show_default=True)
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True)
+@click.option("-l", "--selector", "labels", default="", help="Only objects with these labels.")
+@mesh
+@output()
+def command(
+    kind: str,
+    names: tuple[str, ...],
+    namespace: str,
+    everywhere: bool,
+    labels: str,
+    name: str | None,
+    settings_file: Path | None,
+    output: str,
+) -> None:
+    """Objects of KIND (`vs`, `virtualservices`, `pods`, ...; several with commas), all or the NAMES given, with
+    their findings."""
+    wanted: list[Kind] = []
+    for each in kind.split(","):
+        found = kinds.by_name(each)
+        if found is None:
+            raise click.UsageError(f"there is no kind {each}")
+        wanted.append(found)
+    socket = running(name, settings_file).layout().api_socket
+    objects = asyncio.run(_read(socket, wanted, names, None if everywhere else namespace, labels))
+    if output != "table":
+        alone = len(names) == 1 and len(objects) == 1
+        document(objects[0] if alone else {"apiVersion": "v1", "kind": "List", "items": objects}, output)
+        return
+    columns = ("NAMESPACE", "KIND", "NAME", "AGE", "FINDINGS") if everywhere else ("KIND", "NAME", "AGE", "FINDINGS")
+    table(columns, [_row(each)[0 if everywhere else 1 :] for each in objects])
+    for each in objects:
+        for finding in _findings(each):
+            print(f"\n{each['kind']} {each['metadata']['name']}: {_text(finding)}", end="")
+    if any(_findings(each) for each in objects):
+        print()
+
+
+async def _read(
+    socket: Path, wanted: list[Kind], names: tuple[str, ...], namespace: str | None, labels: str
+) -> list[Json]:
+    found: list[Json] = []
+    async with Client(socket) as client:
+        for kind in wanted:
+            full = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
+            space = namespace if kind.namespaced else None
+            if names:
+                found += [await client.get(full, each, space or "") for each in names]
+            else:
+                found += await client.list(full, space, labels=labels)
+    return found
+
+
+def _row(each: Json) -> tuple[object, ...]:
+    metadata = each["metadata"]
+    created = metadata.get("creationTimestamp", "")
+    since = age(time.time() - datetime.datetime.fromisoformat(created).timestamp()) if created else "-"
+    codes = ", ".join(str(finding.get("code")) for finding in _findings(each))
+    return (metadata.get("namespace", "-"), each["kind"], metadata["name"], since, codes or "-")
+
+
+def _findings(each: Json) -> list[Json]:
+    return list((each.get("status") or {}).get("findings") or ())
+
+
+def _text(finding: Json) -> str:
+    position = finding.get("position") or {}
+    place = f"{position['file']}:{position['line']}:{position['column']} " if position else ""
+    where = f"{place}{finding.get('path', '')}".strip()
+    line = f"{finding.get('level')} {finding.get('code')} {where}: {finding.get('message')}"
+    return f"{line} ({finding['remedy']})" if finding.get("remedy") else line
