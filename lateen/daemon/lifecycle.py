@@ -172,8 +172,10 @@ def pod_ready(pod: Json) -> bool:
 def _why_pod(pod: Json) -> str:
     name = f"{pod['metadata'].get('namespace')}/{pod['metadata'].get('name')}"
     status: Json = pod.get("status") or {}
-    for container in status.get("containerStatuses") or ():
-        for state in (container.get("state") or {}).values():
+    containers: list[Json] = status.get("containerStatuses") or []
+    for container in containers:
+        states: dict[str, Json] = container.get("state") or {}
+        for state in states.values():
             if state.get("reason"):
                 return f"{name}: {container.get('name')}: {state['reason']} {state.get('message', '')}".rstrip()
     return (

@@ -85,11 +85,12 @@ def _row(each: Json) -> tuple[object, ...]:
 
 
 def _findings(each: Json) -> list[Json]:
-    return list((each.get("status") or {}).get("findings") or ())
+    status: Json = each.get("status") or {}
+    return status.get("findings") or []
 
 
 def _text(finding: Json) -> str:
-    position = finding.get("position") or {}
+    position: Json = finding.get("position") or {}
     place = f"{position['file']}:{position['line']}:{position['column']} " if position else ""
     where = f"{place}{finding.get('path', '')}".strip()
     line = f"{finding.get('level')} {finding.get('code')} {where}: {finding.get('message')}"

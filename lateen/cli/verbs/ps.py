@@ -57,13 +57,14 @@ async def _pods(socket: Path, namespace: str | None) -> list[Json]:
 
 
 def _row(pod: Json) -> tuple[object, ...]:
-    metadata, status = pod["metadata"], pod.get("status") or {}
-    containers: list[Json] = list(status.get("containerStatuses") or ())
+    metadata: Json = pod["metadata"]
+    status: Json = pod.get("status") or {}
+    containers: list[Json] = status.get("containerStatuses") or []
     ready = sum(1 for each in containers if each.get("ready"))
     restarts = sum(int(each.get("restartCount", 0)) for each in containers)
     shown, why = _state(pod, status, containers)
     created = metadata.get("creationTimestamp", "")
-    age = age(time.time() - datetime.datetime.fromisoformat(created).timestamp()) if created else "-"
+    since = age(time.time() - datetime.datetime.fromisoformat(created).timestamp()) if created else "-"
     return (
         metadata.get("namespace", ""),
         metadata["name"],
@@ -71,7 +72,7 @@ def _row(pod: Json) -> tuple[object, ...]:
         shown,
         restarts,
         status.get("podIP", "-"),
-        age,
+        since,
         why,
     )
 
@@ -82,10 +83,12 @@ def _state(pod: Json, status: Json, containers: list[Json]) -> tuple[str, str]:
         return "Terminating", ""
     for each in containers:
         for kind in ("waiting", "terminated"):
-            state = (each.get("state") or {}).get(kind)
+            states: Json = each.get("state") or {}
+            state: Json | None = states.get(kind)
             if state and state.get("reason") not in (None, "Completed"):
                 return str(state["reason"]), f"{each.get('name')}: {state.get('message', '')}".strip()
-    for condition in status.get("conditions") or ():
+    conditions: list[Json] = status.get("conditions") or []
+    for condition in conditions:
         if condition.get("status") == "False" and condition.get("message"):
             return str(status.get("phase", "Pending")), str(condition["message"])
     return str(status.get("phase", "Pending")), str(status.get("message", ""))
