@@ -17,6 +17,8 @@ import signal
 import time
 from typing import NoReturn
 
+import msgspec
+
 from lateen.platform import fabric as network
 from lateen.platform import nft, probe, process, syscalls, view, wire
 from lateen.platform.cgroups import Cgroup
@@ -98,6 +100,7 @@ class Pod:
         self._spec = spec
         self._ip = ip
         self._fabric = fabric
+        self._rootless = fabric.user is not None
         self._paths = paths
         self._hidden = hidden
         self._settings = settings
@@ -204,9 +207,7 @@ class Pod:
         host = Host(
             reactor=self.reactor,
             ip=self._ip,
-            start=lambda: process.start(
-                view.application(self._spec, container, self._paths, self._hidden, cgroup.directories()), self._own_pids
-            ),
+            start=lambda: self._start_application(container, cgroup),
             execute=lambda pid, argv: self._execute(container, pid, argv),
             out_of_memory=cgroup.out_of_memory,
             changed=self._note,
@@ -238,8 +239,12 @@ class Pod:
         runner.patient = True
         return runner
 
+    def _start_application(self, container: Container, cgroup: Cgroup) -> process.Started:
+        program = view.application(self._spec, container, self._paths, self._hidden, rootless=self._rootless)
+        return process.start(msgspec.structs.replace(program, cgroups=cgroup.directories()), self._own_pids)
+
     def _execute(self, container: Container, pid: int, argv: tuple[str, ...]) -> process.Started:
-        return process.start_in(pid, view.inside(self._spec, container, argv))
+        return process.start_in(pid, view.inside(self._spec, container, argv, rootless=self._rootless))
 
     def _proxy_changed(self) -> None:
         self._note()

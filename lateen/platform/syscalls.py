@@ -136,7 +136,7 @@ def keep_capabilities(keep: tuple[int, ...], uid: int, gid: int) -> None:
         if capability not in keep:
             prctl(PR_CAPBSET_DROP, capability)
     prctl(PR_SET_SECUREBITS, SECUREBITS_LOCKED_NOROOT)
-    if os.getuid() == 0 and uid != 0:
+    if os.getuid() != uid:
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)

@@ -57,11 +57,11 @@ def prepare(spec: PodSandbox, ip: str, paths: PodPaths, settings: PlatformSettin
 
 
 def application(
-    spec: PodSandbox, container: Container, paths: PodPaths, hidden: tuple[str, ...], cgroups: tuple[str, ...]
+    spec: PodSandbox, container: Container, paths: PodPaths, hidden: tuple[str, ...], *, rootless: bool
 ) -> Program:
-    """How to run an application's container."""
+    """How to run an application's container. Its control groups are still to be added."""
     binds = [Bind(path, path) for path in (*environment(), *spec.visible)]
-    uid = NOBODY if container.run_as is None else container.run_as
+    uid = _user(container, rootless=rootless)
     root = Root(binds=(*binds, *_etc(paths), *_volumes(spec, container, paths)), hidden=hidden)
     return Program(
         argv=container.argv,
@@ -72,13 +72,12 @@ def application(
         capabilities=(),
         root=root,
         base=paths.root,
-        cgroups=cgroups,
     )
 
 
-def inside(spec: PodSandbox, container: Container, argv: tuple[str, ...]) -> Program:
+def inside(spec: PodSandbox, container: Container, argv: tuple[str, ...], *, rootless: bool) -> Program:
     """How to run a command inside a running container."""
-    uid = NOBODY if container.run_as is None else container.run_as
+    uid = _user(container, rootless=rootless)
     return Program(
         argv=argv,
         env=_env(spec, container.env),
@@ -106,6 +105,13 @@ def proxy(spec: PodSandbox, proxy: Proxy, paths: PodPaths, hidden: tuple[str, ..
         root=Root(binds=tuple(binds), hidden=hidden),
         base=paths.root,
     )
+
+
+def _user(container: Container, *, rootless: bool) -> int:
+    """The user to become: a rootless mesh has only one, which its namespace calls 0."""
+    if rootless:
+        return 0
+    return NOBODY if container.run_as is None else container.run_as
 
 
 def environment() -> tuple[str, ...]:
