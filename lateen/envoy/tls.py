@@ -21,6 +21,7 @@ from envoy.extensions.transport_sockets.tls.v3.common_pb2 import (
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, DownstreamTlsContext, UpstreamTlsContext
 
 from lateen.api.istio.destination_rule import ClientTLSSettings
+from lateen.api.istio.gateway import ServerTLSSettings
 from lateen.envoy.sources import (
     CA_SUFFIX,
     CERTIFICATE,
@@ -113,6 +114,71 @@ def origination(
     for name in names:
         _add_name(validation, exact=name)
     return context
+
+
+def termination(settings: ServerTLSSettings, trust_domains: Iterable[str], *, http: bool) -> DownstreamTlsContext:
+    """TLS that ends at a gateway. Certificates come from Secrets (`credentialName`) or from files of the gateway.
+
+    MUTUAL wants a client certificate, OPTIONAL_MUTUAL takes one, ISTIO_MUTUAL wants one of the mesh.
+    """
+    alpn = SERVER_ALPN_HTTP if http else ()
+    if settings.mode == "ISTIO_MUTUAL":
+        return mesh_server(trust_domains, alpn)
+    context = DownstreamTlsContext()
+    context.require_client_certificate.value = settings.mode == "MUTUAL"
+    common = context.common_tls_context
+    common.alpn_protocols.extend(alpn)
+    parameters = common.tls_params
+    parameters.tls_minimum_protocol_version = _version(settings.min_protocol_version, TlsParameters.TLSv1_2)
+    parameters.tls_maximum_protocol_version = _version(settings.max_protocol_version, TlsParameters.TLSv1_3)
+    parameters.cipher_suites.extend(dict.fromkeys(settings.cipher_suites))
+    names = settings.credential_names or ((settings.credential_name,) if settings.credential_name else ())
+    for name in names:
+        add_credential(common.tls_certificate_sds_secret_configs.add(), name)
+    if not names:
+        for chain, key in _files(settings):
+            certificate = common.tls_certificates.add()
+            certificate.certificate_chain.filename = chain
+            certificate.private_key.filename = key
+    if settings.mode in ("MUTUAL", "OPTIONAL_MUTUAL"):
+        authority = settings.ca_cert_credential_name or (names[0] if names else None)
+        if authority:
+            combined = common.combined_validation_context
+            add_credential(combined.validation_context_sds_secret_config, authority + CA_SUFFIX)
+            _check_client(combined.default_validation_context, settings)
+        else:
+            common.validation_context.trusted_ca.filename = settings.ca_certificates or OS_TRUST
+            if settings.ca_crl:
+                common.validation_context.crl.filename = settings.ca_crl
+            _check_client(common.validation_context, settings)
+    return context
+
+
+def _check_client(validation: CertificateValidationContext, settings: ServerTLSSettings) -> None:
+    validation.SetInParent()
+    for name in settings.subject_alt_names:
+        _add_name(validation, exact=name)
+    validation.verify_certificate_spki.extend(settings.verify_certificate_spki)
+    validation.verify_certificate_hash.extend(settings.verify_certificate_hash)
+    if settings.insecure_skip_verify:
+        validation.trust_chain_verification = CertificateValidationContext.ACCEPT_UNTRUSTED
+
+
+def _files(settings: ServerTLSSettings) -> list[tuple[str, str]]:
+    found = [(each.server_certificate or "", each.private_key or "") for each in settings.tls_certificates]
+    return found or [(settings.server_certificate or "", settings.private_key or "")]
+
+
+def _version(said: str | None, default: TlsParameters.TlsProtocol) -> TlsParameters.TlsProtocol:
+    return _VERSIONS.get(said or "", default)
+
+
+_VERSIONS = {
+    "TLSV1_0": TlsParameters.TLSv1_0,
+    "TLSV1_1": TlsParameters.TLSv1_1,
+    "TLSV1_2": TlsParameters.TLSv1_2,
+    "TLSV1_3": TlsParameters.TLSv1_3,
+}
 
 
 def set_socket(socket: TransportSocket, context: UpstreamTlsContext | DownstreamTlsContext | None) -> None:

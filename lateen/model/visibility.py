@@ -21,7 +21,7 @@ from lateen.api.objects import get, in_namespace, selects
 from lateen.engine import Q
 from lateen.lib.ids import Ref
 from lateen.model.hosts import covers
-from lateen.model.mesh import OutboundPolicy, outbound_policy, root_namespace
+from lateen.model.mesh import root_namespace
 from lateen.model.services import MeshService, all_hosts, candidates
 from lateen.model.workloads import Labels
 
@@ -74,15 +74,6 @@ def egress(q: Q, client: Client) -> tuple[EgressListener, ...]:
     if found is None:
         return ()
     return tuple(_listener(each, client) for each in found.spec.egress)
-
-
-def outbound(q: Q, client: Client) -> OutboundPolicy:
-    """What becomes of traffic to hosts the client does not know: its Sidecar's word, else the mesh's."""
-    found = get(q, Sidecar, client.sidecar.namespace, client.sidecar.name) if client.sidecar is not None else None
-    said = found.spec.outbound_traffic_policy if found is not None else None
-    if said is not None and said.mode is not None:
-        return OutboundPolicy(said.mode == "ALLOW_ANY")
-    return q(outbound_policy)
 
 
 def visible(q: Q, client: Client, host: str) -> MeshService | None:

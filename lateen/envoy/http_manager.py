@@ -1,0 +1,89 @@
+"""The HTTP connection manager: what inbound, outbound and gateway listeners have in common and where they differ.
+
+Outbound and gateway managers take their route table by RDS, inbound ones carry it. HTTP filters come from the
+features, in the order of their phases. A gateway is the first hop: it uses the client's address and writes
+`x-forwarded-client-cert` anew; an inbound manager appends who called to it.
+
+Source: https://www.envoyproxy.io/docs/envoy/latest/api-v3/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto
+"""
+
+from __future__ import annotations
+
+from envoy.config.listener.v3.listener_components_pb2 import Filter
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+)
+
+from lateen.engine import Q
+from lateen.envoy.access_log import add_access_log
+from lateen.envoy.sources import set_ads
+from lateen.features.encoding import pack
+from lateen.features.feature import Direction
+from lateen.features.phases import http_filters
+from lateen.model.mesh import access_log, path_normalization, trusted_proxies
+
+MANAGER = "envoy.filters.network.http_connection_manager"
+SERVER_NAME = "istio-envoy"
+
+
+def http_manager(
+    q: Q,
+    direction: Direction,
+    stat_prefix: str,
+    table: str | RouteConfiguration,
+    *,
+    tls: bool = False,
+    http2_only: bool = False,
+) -> Filter:
+    """A manager as a network filter; `table` is the name of a route table or the table itself.
+
+    `tls`: the client's certificate is known here. `http2_only`: nothing else is understood.
+    """
+    manager = HttpConnectionManager()
+    manager.stat_prefix = stat_prefix
+    if isinstance(table, str):
+        manager.rds.route_config_name = table
+        set_ads(manager.rds.config_source)
+    else:
+        manager.route_config.CopyFrom(table)
+    manager.codec_type = HttpConnectionManager.HTTP2 if http2_only else HttpConnectionManager.AUTO
+    for encoded in http_filters(direction):
+        manager.http_filters.add().ParseFromString(encoded)
+    manager.server_name = SERVER_NAME
+    manager.stream_idle_timeout.SetInParent()  # long polls and idle streams are the application's affair
+    manager.use_remote_address.value = direction is Direction.GATEWAY
+    _normalise(manager, q(path_normalization))
+    manager.upgrade_configs.add().upgrade_type = "websocket"
+    if direction is Direction.GATEWAY:
+        manager.xff_num_trusted_hops = q(trusted_proxies)
+        manager.forward_client_cert_details = HttpConnectionManager.SANITIZE_SET
+        _set_client_details(manager)
+    elif direction is Direction.INBOUND:
+        manager.forward_client_cert_details = (
+            HttpConnectionManager.APPEND_FORWARD if tls else HttpConnectionManager.SANITIZE
+        )
+        if tls:
+            _set_client_details(manager)
+    add_access_log(manager.access_log.add, q(access_log))
+    message = Filter()
+    message.name = MANAGER
+    pack(message.typed_config, manager)
+    return message
+
+
+def _set_client_details(manager: HttpConnectionManager) -> None:
+    details = manager.set_current_client_cert_details
+    details.subject.value = True
+    details.uri = True
+    details.dns = True
+
+
+def _normalise(manager: HttpConnectionManager, how: str) -> None:
+    if how == "NONE":
+        return
+    manager.normalize_path.value = True
+    if how in ("MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"):
+        manager.merge_slashes = True
+    if how == "DECODE_AND_MERGE_SLASHES":
+        manager.path_with_escaped_slashes_action = HttpConnectionManager.UNESCAPE_AND_FORWARD

@@ -1,0 +1,32 @@
+"""Listeners (LDS) of a proxy, by name."""
+
+from __future__ import annotations
+
+from lateen.engine import Q
+from lateen.envoy.gateway_listener import gateway_listener, gateway_listener_names
+from lateen.envoy.inbound_listener import VIRTUAL_INBOUND, virtual_inbound
+from lateen.envoy.outbound_listener import VIRTUAL_OUTBOUND, outbound_resource, virtual_outbound
+from lateen.envoy.resource import Resource
+from lateen.intent.outbound import listener_labels, listener_names
+from lateen.intent.scope import Scope
+from lateen.model.visibility import client_of
+
+
+def listener_resource_names(q: Q, scope: Scope) -> tuple[str, ...]:
+    """All listeners of a proxy."""
+    if scope.router:
+        return q(gateway_listener_names, scope)
+    client = q(client_of, scope.namespace, scope.labels, False)
+    return (VIRTUAL_OUTBOUND, VIRTUAL_INBOUND, *q(listener_names, client))
+
+
+def listener_resource(q: Q, scope: Scope, name: str) -> Resource | None:
+    """A listener of a proxy by name, or None when it has none of that name."""
+    if scope.router:
+        return q(gateway_listener, scope, name)
+    if name == VIRTUAL_INBOUND:
+        return q(virtual_inbound, scope)
+    client = q(client_of, scope.namespace, scope.labels, False)
+    if name == VIRTUAL_OUTBOUND:
+        return q(virtual_outbound, client)
+    return q(outbound_resource, client, q(listener_labels, client, name, scope.labels), name)

@@ -1,0 +1,124 @@
+"""Outbound listeners of sidecars: `virtualOutbound` on 15001 and what it hands connections to.
+
+Redirection brings every connection of the application to 15001; Envoy then picks the listener of the address that
+was dialled (`10.96.0.5_3306`) or of its port (`0.0.0.0_80`). These listeners bind no port of their own. What none
+of them takes goes on to where it was meant to go, or nowhere when only known hosts may be called.
+
+Source: https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/listener/v3/listener.proto
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+from envoy.config.core.v3.base_pb2 import OUTBOUND
+from envoy.config.listener.v3.listener_components_pb2 import FilterChain
+from envoy.config.listener.v3.listener_pb2 import Listener
+
+from lateen.engine import Q
+from lateen.envoy.access_log import add_access_log
+from lateen.envoy.filters import (
+    HTTP_ALPN,
+    RAW,
+    TLS,
+    add_http_inspector,
+    add_original_destination,
+    add_tls_inspector,
+)
+from lateen.envoy.http_manager import http_manager
+from lateen.envoy.resource import Resource, resource
+from lateen.envoy.stream import add_stream, tcp_proxy
+from lateen.features.encoding import set_seconds
+from lateen.features.feature import Direction
+from lateen.intent.outbound import Http, OutboundListener, outbound_listener
+from lateen.intent.route_table import passes_unknown
+from lateen.intent.stream import StreamRoute
+from lateen.lib.ids import Ref
+from lateen.model.mesh import access_log, detection_timeout_s, mesh_ref
+from lateen.model.visibility import Client
+from lateen.model.workloads import Labels
+
+VIRTUAL_OUTBOUND = "virtualOutbound"
+OUTBOUND_PORT = 15001
+PASSTHROUGH_CHAIN = "PassthroughFilterChain"
+
+
+def virtual_outbound(q: Q, client: Client) -> Resource:
+    """The listener all outbound connections come to."""
+    listener = _listener(VIRTUAL_OUTBOUND, "0.0.0.0", OUTBOUND_PORT)  # noqa: S104 (what redirection sends to)
+    listener.use_original_dst.value = True
+    add_original_destination(listener)
+    loop = listener.filter_chains.add()
+    loop.name = f"{VIRTUAL_OUTBOUND}-blackhole"
+    loop.filter_chain_match.destination_port.value = OUTBOUND_PORT
+    loop.filters.append(tcp_proxy(q, "BlackHoleCluster"))
+    rest = listener.filter_chains.add()
+    rest.name = f"{VIRTUAL_OUTBOUND}-catchall-tcp"
+    rest.filters.append(tcp_proxy(q, _unknown(q, client)))
+    add_access_log(listener.access_log.add, q(access_log), unanswered_only=True)
+    return resource(VIRTUAL_OUTBOUND, listener.SerializeToString(deterministic=True), _origins(client))
+
+
+def outbound_resource(q: Q, client: Client, labels: Labels, name: str) -> Resource | None:
+    """The listener of a port or of a service's address, or None when there is none of that name."""
+    intent = q(outbound_listener, client, labels, name)
+    if intent is None:
+        return None
+    listener = _listener(name, intent.address, intent.port)
+    listener.bind_to_port.value = False
+    for each in intent.streams:
+        _add_stream(q, client, listener, intent, each)
+    if intent.http is not Http.NO:
+        chain = listener.filter_chains.add()
+        chain.name = name
+        chain.filter_chain_match.transport_protocol = RAW
+        chain.filter_chain_match.application_protocols.extend(HTTP_ALPN)
+        chain.filters.append(http_manager(q, Direction.OUTBOUND, f"outbound_{name}", intent.route))
+        set_seconds(listener.listener_filters_timeout, q(detection_timeout_s))
+        listener.continue_on_listener_filters_timeout = True
+    if not listener.HasField("default_filter_chain"):
+        rest = listener.default_filter_chain
+        rest.name = PASSTHROUGH_CHAIN
+        rest.filters.append(tcp_proxy(q, _unknown(q, client)))
+    if intent.http is not Http.NO or any(each.server_names for each in intent.streams):
+        add_tls_inspector(listener)
+    if intent.http is not Http.NO:
+        add_http_inspector(listener)
+    return resource(name, listener.SerializeToString(deterministic=True), (*intent.origins, *_origins(client)))
+
+
+def _add_stream(q: Q, client: Client, listener: Listener, intent: OutboundListener, stream: StreamRoute) -> None:
+    if stream.server_names or stream.subnets:
+        chain: FilterChain = listener.filter_chains.add()
+        match = chain.filter_chain_match
+        if stream.server_names:
+            match.transport_protocol = TLS
+            match.server_names.extend(stream.server_names)
+        for each in stream.subnets:
+            network = ipaddress.ip_network(each, strict=False)
+            written = match.prefix_ranges.add()
+            written.address_prefix = str(network.network_address)
+            written.prefix_len.value = network.prefixlen
+    elif not listener.HasField("default_filter_chain"):
+        chain = listener.default_filter_chain
+    else:
+        return
+    chain.name = intent.name
+    add_stream(q, client, chain, stream.destinations)
+
+
+def _listener(name: str, address: str, port: int) -> Listener:
+    listener = Listener()
+    listener.name = name
+    listener.address.socket_address.address = address
+    listener.address.socket_address.port_value = port
+    listener.traffic_direction = OUTBOUND
+    return listener
+
+
+def _unknown(q: Q, client: Client) -> str:
+    return "PassthroughCluster" if q(passes_unknown, client) else "BlackHoleCluster"
+
+
+def _origins(client: Client) -> tuple[Ref, ...]:
+    return (mesh_ref(),) if client.sidecar is None else (mesh_ref(), client.sidecar)

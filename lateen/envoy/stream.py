@@ -1,0 +1,102 @@
+"""Connections passed on as bytes: the TCP proxy with one or several clusters, and what a stream to a cluster needs.
+
+Source: https://www.envoyproxy.io/docs/envoy/latest/configuration/listeners/network_filters/tcp_proxy_filter
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
+from envoy.extensions.filters.common.set_filter_state.v3.value_pb2 import FilterStateValue
+from envoy.extensions.filters.network.set_filter_state.v3.set_filter_state_pb2 import Config as SetFilterState
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
+
+from lateen.engine import Q
+from lateen.envoy.access_log import add_access_log
+from lateen.envoy.tls import ALPN_TCP
+from lateen.features.encoding import pack, set_seconds
+from lateen.intent.cluster import OutboundCluster, outbound_cluster
+from lateen.intent.route import Destination
+from lateen.model.mesh import access_log
+from lateen.model.protocols import Protocol
+from lateen.model.visibility import Client
+
+TCP_PROXY = "envoy.filters.network.tcp_proxy"
+SET_FILTER_STATE = "envoy.filters.network.set_filter_state"
+_ALPN_STATE = "envoy.network.application_protocols"
+
+
+def tcp_proxy(q: Q, cluster: str) -> Filter:
+    """A TCP proxy to one cluster."""
+    return _filter(q, _proxy(cluster, cluster))
+
+
+def inbound_tcp_proxy(q: Q, cluster: str, *, tls: bool) -> Filter:
+    """A TCP proxy to the application. Under TLS it dials only after the handshake: nobody unknown reaches it."""
+    proxy = _proxy(cluster, cluster)
+    if tls:
+        proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE
+        proxy.max_early_data_bytes.value = 0
+    return _filter(q, proxy)
+
+
+def add_stream(q: Q, client: Client, chain: FilterChain, destinations: Sequence[Destination]) -> None:
+    """Adds the filters that pass connections on to outbound clusters by weight."""
+    intents = [q(outbound_cluster, client, each.cluster) for each in destinations]
+    first = intents[0] if intents else None
+    if any(each is not None and each.protocol is Protocol.AUTO for each in intents):
+        # The cluster of a port whose protocol is found out announces HTTP; these connections carry something else.
+        chain.filters.append(_announce_tcp())
+    proxy = _proxy(destinations[0].cluster, destinations[0].cluster if len(destinations) == 1 else "")
+    if len(destinations) > 1:
+        for each in destinations:
+            weighted = proxy.weighted_clusters.clusters.add()
+            weighted.name = each.cluster
+            weighted.weight = each.weight
+    if first is not None:
+        _set_policy(proxy, first)
+    chain.filters.append(_filter(q, proxy))
+
+
+def _proxy(stat_prefix: str, cluster: str) -> TcpProxy:
+    proxy = TcpProxy()
+    proxy.stat_prefix = stat_prefix
+    if cluster:
+        proxy.cluster = cluster
+    return proxy
+
+
+def _filter(q: Q, proxy: TcpProxy) -> Filter:
+    add_access_log(proxy.access_log.add, q(access_log))
+    message = Filter()
+    message.name = TCP_PROXY
+    pack(message.typed_config, proxy)
+    return message
+
+
+def _set_policy(proxy: TcpProxy, intent: OutboundCluster) -> None:
+    policy = intent.policy
+    tcp = policy.connection_pool.tcp if policy.connection_pool is not None else None
+    if tcp is not None and tcp.idle_timeout is not None:
+        set_seconds(proxy.idle_timeout, tcp.idle_timeout.seconds)
+    if tcp is not None and tcp.max_connection_duration is not None:
+        set_seconds(proxy.max_downstream_connection_duration, tcp.max_connection_duration.seconds)
+    balancer = policy.load_balancer
+    if balancer is not None and balancer.consistent_hash is not None and balancer.consistent_hash.use_source_ip:
+        proxy.hash_policy.add().source_ip.SetInParent()
+    if policy.tunnel is not None:
+        proxy.tunneling_config.hostname = f"{policy.tunnel.target_host}:{policy.tunnel.target_port}"
+        proxy.tunneling_config.use_post = policy.tunnel.protocol == "POST"
+
+
+def _announce_tcp() -> Filter:
+    state = SetFilterState()
+    value: FilterStateValue = state.on_new_connection.add()
+    value.object_key = _ALPN_STATE
+    value.format_string.text_format_source.inline_string = ",".join(ALPN_TCP)
+    message = Filter()
+    message.name = SET_FILTER_STATE
+    pack(message.typed_config, state)
+    return message

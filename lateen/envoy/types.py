@@ -1,0 +1,28 @@
+"""The table of xDS types, in the order in which additions are pushed. Adding a type is adding a line."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lateen.envoy.cluster import cluster_names, cluster_resource, endpoint_names
+from lateen.envoy.endpoint import endpoint_resource
+from lateen.envoy.listener import listener_resource, listener_resource_names
+from lateen.envoy.resource import ResourceType
+from lateen.envoy.route import route_configuration, route_names
+from lateen.envoy.secret import secret_names, secret_resource
+
+PREFIX = "type.googleapis.com/envoy."
+
+CDS: Final = ResourceType(f"{PREFIX}config.cluster.v3.Cluster", "CDS", True, cluster_names, cluster_resource)
+EDS: Final = ResourceType(
+    f"{PREFIX}config.endpoint.v3.ClusterLoadAssignment", "EDS", False, endpoint_names, endpoint_resource
+)
+LDS: Final = ResourceType(
+    f"{PREFIX}config.listener.v3.Listener", "LDS", True, listener_resource_names, listener_resource
+)
+RDS: Final = ResourceType(f"{PREFIX}config.route.v3.RouteConfiguration", "RDS", False, route_names, route_configuration)
+SDS: Final = ResourceType(
+    f"{PREFIX}extensions.transport_sockets.tls.v3.Secret", "SDS", False, secret_names, secret_resource
+)
+
+TYPES: Final = (CDS, EDS, LDS, RDS, SDS)

@@ -1,0 +1,156 @@
+"""What a sidecar listens on for its application's outbound traffic, beside the catch-all on 15001.
+
+HTTP of all services shares one listener per port (`0.0.0.0_80`), where the host name decides. A port whose protocol
+has to be found out, and every TCP or TLS port, gets a listener of its own at the service's address
+(`10.96.0.5_3306`), where the address decides; without an address it becomes a filter chain of the shared listener,
+chosen by server name or address range. The table of listeners changes when services come, go or change ports; what
+is inside a listener is found when it is asked for.
+
+Source: https://istio.io/latest/docs/ops/configuration/traffic-management/protocol-selection/
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from lateen.engine import Q
+from lateen.intent import route_table
+from lateen.intent.destination import cluster_name
+from lateen.intent.route import Destination
+from lateen.intent.stream import StreamRoute, tcp_routes, tls_routes
+from lateen.lib.ids import Ref
+from lateen.model.endpoints import endpoints
+from lateen.model.protocols import Protocol
+from lateen.model.services import MeshService, ServicePort
+from lateen.model.virtual_services import mesh_virtual_service, source_keys
+from lateen.model.visibility import Client, visible, visible_services
+from lateen.model.workloads import Labels
+
+WILDCARD = "0.0.0.0"  # noqa: S104 (part of a listener's name)
+
+
+class Http(enum.StrEnum):
+    """Whether a listener reads requests."""
+
+    NO = "no"
+    SHARED = "shared"
+    """By the table of the port."""
+    OWN = "own"
+    """By the table of one service; connections that aren't HTTP go to its cluster."""
+
+
+class OutboundListener(msgspec.Struct, frozen=True):
+    """One listener: `address` is `0.0.0.0` or a service's; `route` the name of its table when it reads requests."""
+
+    name: str
+    address: str
+    port: int
+    http: Http = Http.NO
+    route: str = ""
+    streams: tuple[StreamRoute, ...] = ()
+    origins: tuple[Ref, ...] = ()
+
+
+def listener_names(q: Q, client: Client) -> tuple[str, ...]:
+    """The names of the outbound listeners of a client, sorted."""
+    return tuple(sorted(q(_table, client)))
+
+
+def listener_labels(q: Q, client: Client, name: str, labels: Labels) -> Labels:
+    """Those labels of a proxy that decide anything in a listener; mostly none."""
+    keys: set[str] = set()
+    for host, _ in q(_services_of, client, name):
+        if (ref := q(mesh_virtual_service, client, host)) is not None:
+            keys.update(q(source_keys, ref))
+    return tuple(each for each in labels if each[0] in keys)
+
+
+def outbound_listener(q: Q, client: Client, labels: Labels, name: str) -> OutboundListener | None:
+    """A listener of a client by name; `labels` are those of `listener_labels`."""
+    if name not in q(_table, client):
+        return None
+    address, _, number = name.rpartition("_")
+    port = int(number)
+    streams: list[StreamRoute] = []
+    http, route = Http.NO, ""
+    origins: list[Ref] = []
+    for host, _ in q(_services_of, client, name):
+        if not host:
+            http, route = Http.SHARED, number
+            continue
+        service = q(visible, client, host)
+        declared = service.port(port) if service is not None else None
+        if service is None or declared is None:
+            continue
+        origins.append(service.ref)
+        if declared.protocol is Protocol.AUTO and http is Http.NO:
+            http, route = Http.OWN, f"{host}:{port}"
+        streams += _streams(q, client, labels, service, declared, by_address=address != WILDCARD)
+    return OutboundListener(name, address, port, http, route, tuple(distinct(streams)), tuple(dict.fromkeys(origins)))
+
+
+def _table(q: Q, client: Client) -> Mapping[str, tuple[tuple[str, int], ...]]:
+    """Listener names with the services that need them; an empty host stands for the HTTP table of the port."""
+    found: dict[str, dict[tuple[str, int], None]] = {}
+    ports: set[int] = set()
+    for host in q(visible_services, client):
+        for name, port, http in q(_listeners_of, client, host):
+            ports.add(port)
+            found.setdefault(name, {})["" if http else host, port] = None
+    for port in q(route_table.http_ports, client):
+        if port not in ports:  # only a VirtualService's own host name is served there
+            found.setdefault(f"{WILDCARD}_{port}", {})["", port] = None
+    return {name: tuple(sorted(services)) for name, services in found.items()}
+
+
+def _services_of(q: Q, client: Client, name: str) -> tuple[tuple[str, int], ...]:
+    return q(_table, client).get(name, ())
+
+
+def _listeners_of(q: Q, client: Client, host: str) -> tuple[tuple[str, int, bool], ...]:
+    """The listeners a service needs: name, port, and whether the shared table of the port serves it."""
+    service = q(visible, client, host)
+    found: list[tuple[str, int, bool]] = []
+    for port in service.ports if service is not None else ():
+        if port.protocol is Protocol.UDP:
+            continue
+        addresses = [each for each in service.addresses if "/" not in each] if service is not None else []
+        if port.protocol.is_http or (port.protocol is Protocol.AUTO and not addresses):
+            found.append((f"{WILDCARD}_{port.number}", port.number, True))
+            continue
+        if service is not None and service.headless:
+            addresses = [each.address for each in q(endpoints, service.ref, host, port.number)]
+            found += [(f"{each}_{port.number}", port.number, False) for each in addresses]
+            continue
+        found += [(f"{each}_{port.number}", port.number, False) for each in addresses or [WILDCARD]]
+    return tuple(found)
+
+
+def _streams(
+    q: Q, client: Client, labels: Labels, service: MeshService, port: ServicePort, *, by_address: bool
+) -> Iterable[StreamRoute]:
+    """The streams of a service port: those of its VirtualService, then the service itself."""
+    host, number = service.host, port.number
+    ranges = () if by_address else tuple(each for each in service.addresses if "/" in each)
+    said = (*q(tls_routes, client, labels, host, number), *q(tcp_routes, client, labels, host, number))
+    for each in said:
+        names = tuple(name for name in each.server_names if name != "*")
+        yield msgspec.structs.replace(each, server_names=names, subnets=each.subnets or ranges)
+    names = (host,) if port.protocol.is_tls and not by_address and not ranges and host != "*" else ()
+    yield StreamRoute((Destination(cluster_name(host, number), host, number),), service.ref, names, ranges)
+
+
+def distinct(streams: Iterable[StreamRoute]) -> Iterable[StreamRoute]:
+    """The streams without what an earlier one took: Envoy refuses two filter chains for one match."""
+    taken: set[tuple[str, str]] = set()
+    for each in streams:
+        ranges = each.subnets or ("",)
+        names = tuple(
+            name for name in each.server_names or ("",) if not any((name, place) in taken for place in ranges)
+        )
+        if names:
+            taken.update((name, place) for name in names for place in ranges)
+            yield msgspec.structs.replace(each, server_names=tuple(name for name in names if name))
