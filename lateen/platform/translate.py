@@ -37,6 +37,8 @@ from lateen.platform.view import PATH
 
 PROXY_CONTAINER = "istio-proxy"
 GRACE_S = 30
+EAGER_PERIOD_S = 0.1
+NEVER = 1 << 30
 
 
 class Injection(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,12 +153,22 @@ def _container(pod: Json, container: Json, source: Source, ip: str, *, init: boo
         init=init,
         restart=("OnFailure" if restart == "Always" else restart) if init else restart,
         run_as=security.get("runAsUser"),
-        startup=_probe(container, "startupProbe"),
+        startup=_startup(container),
         readiness=_probe(container, "readinessProbe"),
         liveness=_probe(container, "livenessProbe"),
         pre_stop=_handler(container, d.part(d.part(container, "lifecycle"), "preStop")),
         limits=_limits(container),
     )
+
+
+def _startup(container: Json) -> Probe | None:
+    """The startup probe; without one, and without a liveness probe that would have to wait for it, readiness is asked
+    for often until it is first there: a whole period would be most of a small program's way to its first request."""
+    written, readiness = _probe(container, "startupProbe"), _probe(container, "readinessProbe")
+    if written is not None or readiness is None or "livenessProbe" in container:
+        return written
+    period_s = min(readiness.period_s, EAGER_PERIOD_S)
+    return msgspec.structs.replace(readiness, period_s=period_s, success_threshold=1, failure_threshold=NEVER)
 
 
 def _probe(container: Json, field: str) -> Probe | None:
