@@ -6,6 +6,7 @@ Source: https://kubernetes.io/docs/tasks/inject-data-application/ and the Pod re
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -48,7 +49,10 @@ def variables(pod: Json, container: Json, source: Source, ip: str) -> dict[str, 
             if field in each:
                 found = contents(source, kind, d.namespace(pod), each[field])
                 prefix = each.get("prefix", "")
-                env |= {prefix + name: value.decode("utf-8", "replace") for name, value in found.items()}
+                # a variable can't hold a zero byte: binary entries are for volumes
+                env |= {
+                    prefix + name: value.decode("utf-8", "replace") for name, value in found.items() if 0 not in value
+                }
     for each in d.parts(container, "env"):
         if "valueFrom" in each:
             value = _from(pod, container, each["valueFrom"], source, ip)
@@ -121,7 +125,7 @@ def _resource(container: Json, reference: Json) -> str:
     if written is None:
         return "0"
     divisor = parse_quantity(reference.get("divisor") or 1).value or 1
-    return str(-int(-parse_quantity(written).value // divisor))  # rounded up
+    return str(math.ceil(parse_quantity(written).value / divisor))
 
 
 def volume(pod: Json, volume: Json, source: Source, ip: str) -> Files | HostPath | EmptyDir:
