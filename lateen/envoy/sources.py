@@ -37,7 +37,7 @@ def add_own_secret(config: SdsSecretConfig, name: str) -> None:
     service = api.grpc_services.add()
     service.envoy_grpc.cluster_name = SDS_CLUSTER
     # Envoy's own back-off goes up to 30 s: too long to wait for a restarted agent.
-    backoff = service.envoy_grpc.retry_policy.retry_back_off
+    backoff = service.retry_policy.retry_back_off
     backoff.base_interval.nanos = 50_000_000
     backoff.max_interval.seconds = 1
     config.sds_config.resource_api_version = config_source_pb2.V3

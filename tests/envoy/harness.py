@@ -8,6 +8,8 @@ table or a secret only when something refers to it, so the validator adds a smal
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -18,13 +20,14 @@ import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import grpc
+import grpc.aio
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3.config_source_pb2 import ApiVersion, ConfigSource
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
@@ -36,11 +39,17 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import UpstreamTlsContext
-from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from envoy.service.discovery.v3.discovery_pb2 import (
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    DiscoveryRequest,
+    DiscoveryResponse,
+)
 from google.protobuf.message import Message
 
 from lateen.envoy.resource import Resource
 from lateen.node.envoy import envoy_binary
+from lateen.xds.server import OPTIONS, XdsServer
 from tests.envoy.certificates import Authority
 
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
@@ -51,6 +60,7 @@ SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 SDS = "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
+SDS_STATE = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
 
 Json = dict[str, Any]
 
@@ -265,6 +275,18 @@ class Validator:
         while (item := out.get()) is not None:
             yield item
 
+    def secrets(self, requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
+        """One state-of-the-world stream of secrets: an answer to each first request, silence to each ACK."""
+        for raw in requests:
+            request = DiscoveryRequest.FromString(raw)
+            if request.response_nonce:
+                continue
+            response = DiscoveryResponse(type_url=SECRET, version_info="1", nonce="1")
+            for name in request.resource_names:
+                if (secret := self._answer(SECRET, name)) is not None:
+                    response.resources.add(type_url=SECRET, value=secret.body)
+            yield response.SerializeToString()
+
     def _read(self, requests: Iterator[bytes], out: SimpleQueue[bytes | None]) -> None:
         try:
             for raw in requests:
@@ -299,6 +321,8 @@ class _Handler(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         method = str(handler_call_details.method)
+        if method == SDS_STATE:
+            return grpc.stream_stream_rpc_method_handler(self._validator.secrets)
         if method not in (ADS, SDS):
             return None
 
@@ -362,3 +386,35 @@ def _from_ads() -> ConfigSource:
     source = ConfigSource(resource_api_version=ApiVersion.V3)
     source.ads.SetInParent()
     return source
+
+
+@contextlib.asynccontextmanager
+async def serving(server: XdsServer, address: str) -> AsyncIterator[int]:
+    """Runs an xDS server in plaintext on `unix:PATH` or `127.0.0.1:0`; gives the port (1 for a Unix socket)."""
+    transport = grpc.aio.server(options=OPTIONS)
+    transport.add_generic_rpc_handlers((server.handler(),))
+    port = transport.add_insecure_port(address)
+    await transport.start()
+    running = asyncio.create_task(server.run())
+    try:
+        yield port
+    finally:
+        await transport.stop(None)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+async def eventually(condition: Callable[[], bool], what: str, deadline_s: float = 20) -> None:
+    """Waits until it holds; AssertionError when it does not in time."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, f"not in {deadline_s} s: {what}"
+        await asyncio.sleep(0.01)
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
