@@ -259,7 +259,10 @@ class Validator:
         if (given := self._given.get(type_url, {}).get(name)) is not None:
             return given
         if type_url == SECRET:
-            return _resource(name, self._identity["ROOTCA" if name.endswith(("ROOTCA", "-cacert")) else "default"])
+            secret = Secret()
+            secret.CopyFrom(self._identity["ROOTCA" if name.endswith(("ROOTCA", "-cacert")) else "default"])
+            secret.name = name
+            return _resource(name, secret)
         empty: dict[str, Message] = {
             ENDPOINT: ClusterLoadAssignment(cluster_name=name),
             ROUTE: RouteConfiguration(name=name),
