@@ -76,7 +76,7 @@ def port_configuration(q: Q, client: Client, labels: Labels, port: int) -> Resou
     """The table of a port for sidecars of a client, of whose labels only `labels` count."""
     hosts = q(route_table.sidecar_hosts, client, port)
     fragments = [q(sidecar_fragment, client, labels, each) for each in hosts]
-    if not any(ANY in each.domains for each in hosts):
+    if not any(ANY in each.domains and made.body for each, made in zip(hosts, fragments, strict=True)):
         fragments.append(q(unknown_fragment, client))
     return _joined(str(port), fragments)
 
@@ -136,17 +136,19 @@ def _joined(name: str, fragments: list[Fragment]) -> Resource:
 
 
 def sidecar_fragment(q: Q, client: Client, labels: Labels, entry: ServiceHost) -> Fragment:
-    """A virtual host of a service, encoded."""
+    """A virtual host of a service, encoded; empty for a name that has no routes."""
     ref = entry.virtual_service
     narrowed = q(reader, ref, MESH, client.namespace, labels).labels if ref is not None else ()
     encoded = q(sidecar_routes, client, narrowed, entry.host, entry.port, ref)
+    if not encoded.body:
+        return encoded
     return _fragment(encoded_virtual_host(entry.name, entry.domains, encoded.body), encoded.origins)
 
 
 def sidecar_routes(q: Q, client: Client, labels: Labels, host: str, port: int, ref: Ref | None) -> Fragment:
     """What a virtual host of a service has beside its names, encoded without tag and length."""
     routes = q(service_routes, client, host, port, ref, labels)
-    return Fragment(encoded_routes(routes), routes.origins)
+    return Fragment(encoded_routes(routes) if routes.routes else b"", routes.origins)
 
 
 def gateway_fragment(q: Q, client: Client, entry: GatewayHost) -> Fragment:

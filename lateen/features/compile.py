@@ -35,7 +35,8 @@ NOWHERE = DirectResponse(500)
 def service_routes(q: Q, client: Client, host: str, port: int, virtual_service: Ref | None, labels: Labels) -> Routes:
     """The routes of a service for sidecars with those labels; `virtual_service` is the one that counts, if any.
 
-    One that has nothing to say to these proxies about this port leaves the service as it is without.
+    One that has nothing to say to these proxies about this port leaves the service as it is without; a name that no
+    service has then has no routes.
     """
     found = q(visible, client, host)
     refs = (found.ref,) if found is not None else ()
@@ -44,6 +45,8 @@ def service_routes(q: Q, client: Client, host: str, port: int, virtual_service: 
         routes = q(rule_routes, client, virtual_service, who, port)
         if routes.routes:
             return Routes(routes.routes, _joined(routes.origins, refs))
+    if found is None:
+        return Routes((), refs)
     to = HTTPRouteDestination(destination=Destination(host=host, port=PortSelector(number=port)))
     http = HTTPRoute(route=(to,))
     rule = Rule(http, client, port, destinations(q, client, http.route, port))

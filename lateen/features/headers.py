@@ -24,7 +24,7 @@ from lateen.features.feature import Feature, Rule
 from lateen.intent.route import NO_HEADERS, HeaderOperations, HeaderPolicy, Headers
 
 _HOST_NAMES = ("host", ":authority")
-_SUBSTITUTIONS = re.compile(r"(?:[^%]|%%|%[A-Z_]+(?:\([^)%]*\))?(?::\d+)?%)*")
+_PERCENT = re.compile(r"(%%|%[A-Z_]+(?:\([^)]*\))?(?::\d+)?%)|%")
 
 
 def intent(_: Q, rule: Rule) -> HeaderPolicy | None:
@@ -108,7 +108,7 @@ def _add(operations: HeaderOperations, options: RepeatedCompositeFieldContainer[
         for name, value in pairs:
             option = options.add()
             option.header.key = name
-            option.header.value = value if _SUBSTITUTIONS.fullmatch(value) else value.replace("%", "%%")
+            option.header.value = _PERCENT.sub(lambda found: found[1] or "%%", value)
             option.append_action = action
             option.keep_empty_value = True
 

@@ -181,12 +181,19 @@ def _names_by_port(q: Q, client: Client) -> Mapping[int, tuple[str, ...]]:
     found: dict[int, list[str]] = {}
     for host in q(mesh_hosts, client):
         ref = q(mesh_virtual_service, client, host)
-        if ref is None or q(visible, client, host) is not None:
+        if ref is None or q(_names_a_service, client, host):
             continue
         ports = {port for other in q(hosts_of, ref) for port in q(_http_ports_of, client, other)}
         for port in ports or (HTTP_PORT,):
             found.setdefault(port, []).append(host)
     return {port: tuple(hosts) for port, hosts in found.items()}
+
+
+def _names_a_service(q: Q, client: Client, host: str) -> bool:
+    """True for the host of a service, and for a wildcard that covers one."""
+    if is_wildcard(host):
+        return any(covers(host, each) for each in q(visible_services, client))
+    return q(visible, client, host) is not None
 
 
 # -- gateways ----------------------------------------------------------------------------------------------

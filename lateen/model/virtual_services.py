@@ -31,7 +31,7 @@ from lateen.api.objects import everywhere, get, ref_of, selects
 from lateen.engine import Index, Q
 from lateen.lib.ids import Ref
 from lateen.model.delegates import merged
-from lateen.model.hosts import is_wildcard, overlap, parse_service_host, resolve
+from lateen.model.hosts import overlap, parse_service_host, resolve
 from lateen.model.mesh import default_virtual_service_export, domain
 from lateen.model.services import EVERYWHERE, export_to
 from lateen.model.visibility import Client, egress
@@ -54,7 +54,8 @@ class Binding(msgspec.Struct, frozen=True):
 
 class Reader(msgspec.Struct, frozen=True, cache_hash=True):
     """Whose rules are read: `gateway` is `mesh` or `namespace/name`; `labels` only those that some match asks
-    for (`source_keys`), so that proxies with different labels share what does not depend on them."""
+    for (`source_keys`), so that proxies with different labels share what does not depend on them. Requests at a
+    gateway come from no workload: it has none, and no `sourceLabels` match."""
 
     gateway: str
     namespace: str
@@ -91,16 +92,10 @@ def mesh_virtual_service(q: Q, client: Client, host: str) -> Ref | None:
 
 
 def mesh_hosts(q: Q, client: Client) -> tuple[str, ...]:
-    """The full host names without wildcards that VirtualServices for sidecars of a client name, sorted. Most are
-    services; the others are names that exist by the VirtualService alone."""
-    found = {
-        host
-        for each in q(_mesh_bindings)
-        if q(_rank, client, each.ref) is not None
-        for host in each.hosts
-        if not is_wildcard(host)
-    }
-    return tuple(sorted(found))
+    """The hosts and wildcards that VirtualServices for sidecars of a client name, sorted. Most are services; the
+    others are names that exist by the VirtualService alone."""
+    seen = (each for each in q(_mesh_bindings) if q(_rank, client, each.ref) is not None)
+    return tuple(sorted({host for each in seen for host in each.hosts}))
 
 
 def gateway_virtual_services(q: Q, namespace: str, gateway: str) -> tuple[Binding, ...]:
@@ -238,8 +233,6 @@ def _applies(match: _SourceMatch, owner: str, who: Reader, port: int) -> bool:
         return False
     if match.gateways and who.gateway not in _gateways(match.gateways, owner):
         return False
-    if who.gateway != MESH:
-        return True
     if match.source_namespace and match.source_namespace != who.namespace:
         return False
     return selects(match.source_labels, dict(who.labels))

@@ -20,14 +20,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import yaml
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
 from google.protobuf.json_format import MessageToDict
 
-from lateen.api.codec import decode
 from lateen.api.objects import transaction
 from lateen.api.struct import Object
 from lateen.engine import Graph
@@ -35,6 +33,7 @@ from lateen.envoy.route import route_configuration
 from lateen.features.feature import Direction
 from lateen.features.phases import http_filters
 from lateen.intent.scope import ProxyKind, Scope
+from tests.configuration import objects, service
 from tests.envoy.harness import Envoy
 
 Json = dict[str, Any]
@@ -308,28 +307,9 @@ class Caller:
 RUNTIME = {"re2.max_program_size.error_level": 32768}
 
 
-def objects(text: str) -> list[Object]:
-    """The objects of YAML documents; the namespace is `default` where none is said."""
-    found: list[Object] = []
-    for raw in cast("Iterable[Json | None]", yaml.safe_load_all(text)):
-        if raw is not None:
-            raw["metadata"].setdefault("namespace", "default")
-            found.append(decode(raw))
-    return found
-
-
 def services() -> list[Object]:
     """The services of every configuration here."""
-    text = "---".join(
-        f"""
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: default}}
-spec: {{clusterIP: 10.96.1.{index}, selector: {{app: {name}}}, ports: [{{name: http, port: {PORT}}}]}}
-"""
-        for index, name in enumerate(SERVICES, 1)
-    )
-    return objects(text)
+    return objects("".join(service(name, PORT, f"10.96.1.{index}") for index, name in enumerate(SERVICES, 1)))
 
 
 def _prefix(name: str) -> str:
