@@ -6,7 +6,7 @@ trustworthy as the CA, and empty where a certificate does not have them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -47,7 +47,7 @@ class PeerIdentity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class AuthContext(Protocol):
     """The part of grpc.aio.ServicerContext read here."""
 
-    def auth_context(self) -> Mapping[str, Sequence[bytes]]: ...
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
 
 
 def subject_of(identity: PeerIdentity) -> x509.Name:
@@ -79,10 +79,10 @@ def parse_peer(certificate: str | bytes | x509.Certificate) -> PeerIdentity:
 def peer_of(context: AuthContext) -> PeerIdentity | None:
     """The identity of a gRPC caller by its client certificate, which the TLS layer has verified; None without one
     or when it is no workload's."""
-    pems = context.auth_context().get("x509_pem_cert")
-    if not pems:
+    pem = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
+    if pem is None:
         return None
     try:
-        return parse_peer(pems[0])
+        return parse_peer(pem)
     except ValueError:
         return None

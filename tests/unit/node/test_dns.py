@@ -121,9 +121,9 @@ async def mesh(upstream: Upstream) -> AsyncIterator[Mesh]:
 
 
 def _found(message: dns.message.Message) -> list[str]:
-    return [
-        f"{each.name} {dns.rdatatype.to_text(each.rdtype)} {item}" for each in message.answer for item in each.items
-    ]
+    """The answer's records as `NAME TYPE VALUE`."""
+    lines = (line.split() for each in message.answer for line in each.to_text().splitlines())
+    return [" ".join((words[0], *words[3:])) for words in lines]
 
 
 @pytest.mark.parametrize("tcp", [False, True])
