@@ -26,6 +26,7 @@ from lateen.node.envoy import envoy_binary
 from lateen.platform.controllers import work
 from lateen.platform.controllers.api import NodeApi, follow
 from lateen.platform.controllers.cluster import Cluster
+from lateen.platform.host_ports import HostPorts
 from lateen.platform.kubelet import Facts, Kubelet
 from lateen.platform.sandbox import Platform
 from lateen.platform.settings import PlatformSettings
@@ -47,6 +48,12 @@ def platform_settings(settings: Settings) -> PlatformSettings:
     )
 
 
+def host_ports(settings: Settings) -> dict[int, int]:
+    """The ingress gateway's port -> the machine's, of those that are on."""
+    ports = {8080: settings.gateway_port, 8443: settings.https_port}
+    return {inside: outside for inside, outside in ports.items() if outside}
+
+
 async def serve(settings: Settings) -> None:
     """Runs the node until cancelled."""
     layout, addresses = settings.layout(), platform_settings(settings)
@@ -63,6 +70,7 @@ async def serve(settings: Settings) -> None:
             await platform.start()
             for event in listed.values():
                 await event.wait()
+            HostPorts(layout, cluster, host_ports(settings))
             parts.create_task(work.run(work.controllers(api, cluster, addresses.vip_range)), name="controllers")
             parts.create_task(_register(client, facts), name="node object")
             await Kubelet(facts, api, cluster, platform).run()
