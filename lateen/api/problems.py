@@ -5,9 +5,16 @@ A Problem becomes a Finding when `lateen.api.check` knows the object and the doc
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from lateen.lib.findings import Level
+from lateen.lib.yaml import format_path
+
+SCHEMA: Final = "IST0106"
+"""The code istioctl has for documents that do not fit their schema."""
+DEPRECATED: Final = "IST0002"
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -17,4 +24,19 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
     remedy: str = ""
     level: Level = Level.ERROR
-    code: str = "IST0106"
+    code: str = SCHEMA
+
+
+def at(*steps: str | int) -> str:
+    """A path from its parts: names of fields, indexes, keys of mappings."""
+    return format_path(steps)
+
+
+def warning(path: str, message: str, remedy: str = "", code: str = SCHEMA) -> Problem:
+    """A problem that does not keep the object out."""
+    return Problem(path, message, remedy, Level.WARNING, code)
+
+
+def deprecated(path: str, instead: str) -> Problem:
+    """A field that still counts but should not be written any more."""
+    return warning(path, "the field is deprecated", f"use {instead}", DEPRECATED)

@@ -1,0 +1,161 @@
+"""Which fields lateen does something with: the promise that none is silently ignored.
+
+Each area has a file with three tables by kind. `IMPLEMENTED` lists paths: `spec.http[].match[].uri` is one field
+(`[]` stands for the items of a list, `{}` for the values of a mapping), `spec.http[].retries.**` a field with
+everything inside, `spec.servers[].tls.mode=SIMPLE|MUTUAL` a field as far as these values go. `MISSING` takes paths
+out of a `.**`. `NO_EFFECT` lists paths that need nothing done here, with the reason. Every field that a document
+sets and that is not implemented becomes a finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, Final, cast
+
+import msgspec
+from msgspec import inspect
+
+from lateen.api.coverage import clusters, core, gateways, routes, security, workloads
+from lateen.api.kinds import Kind
+from lateen.api.struct import Object
+from lateen.lib.findings import Finding, Level
+from lateen.lib.ids import Ref
+from lateen.lib.yaml import Path, format_path
+
+FIELD: Final = "LTN0001"
+KIND: Final = "LTN0005"
+NO_EFFECT: Final = "LTN0006"
+
+_AREAS: Final = (clusters, core, gateways, routes, security, workloads)
+_SECURITY_KINDS: Final = {
+    "AuthorizationPolicy": "requests it would deny get through",
+    "RequestAuthentication": "tokens are not checked: requests with a bad one get through",
+}
+
+
+class _Entry:
+    """What is known of one field: it is done, everything inside is, some values are, or it needs nothing."""
+
+    __slots__ = ("all", "done", "inner", "missing", "reason", "values")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.all = False
+        self.missing = False
+        self.reason = ""
+        self.values: frozenset[str] = frozenset()
+        self.inner: dict[str, _Entry] = {}
+
+
+def findings(kind: Kind, raw: Mapping[str, Any], ref: Ref) -> Iterator[Finding]:
+    """One finding for each field of a document that has no effect. The document must have passed its checks."""
+    tables = _tables(kind.kind) if kind.group.endswith("istio.io") or kind.group in _CORE_GROUPS else None
+    if tables is None:
+        yield _of_kind(kind, ref)
+        return
+    for field in msgspec.structs.fields(kind.type):
+        value = raw.get(field.encode_name)
+        if field.name not in _OBJECT_FIELDS and value is not None:
+            node = inspect.type_info(field.type)
+            entry = tables.inner.get(field.encode_name)
+            yield from _walk(node, value, (field.encode_name,), entry, ref, inherited=False)
+
+
+_CORE_GROUPS: Final = ("", "apps", "batch", "discovery.k8s.io")
+_OBJECT_FIELDS: Final = frozenset({*Object.__struct_fields__, "status"})
+
+
+def implemented(kind: str) -> tuple[str, ...]:
+    """The paths of a kind that lateen does something with; for documentation."""
+    return tuple(sorted(path for area in _AREAS for path in area.IMPLEMENTED.get(kind, ())))
+
+
+def _of_kind(kind: Kind, ref: Ref) -> Finding:
+    consequence = _SECURITY_KINDS.get(kind.kind)
+    if consequence:
+        return Finding(
+            code=KIND,
+            level=Level.WARNING,
+            message=f"NOT ENFORCED: {kind.kind} is not implemented yet; {consequence}",
+            ref=ref,
+            path="kind",
+            remedy="do not rely on it for protection",
+        )
+    return Finding(
+        code=KIND,
+        level=Level.WARNING,
+        message=f"{kind.kind} is not implemented yet: it is stored and has no effect",
+        ref=ref,
+        path="kind",
+    )
+
+
+@cache
+def _tables(kind: str) -> _Entry | None:
+    root = _Entry()
+    for area in _AREAS:
+        for path in area.IMPLEMENTED.get(kind, ()):
+            entry = _entry(root, path.partition("=")[0].removesuffix(".**"))
+            entry.done = True
+            entry.all = path.endswith(".**")
+            entry.values = frozenset(path.partition("=")[2].split("|")) - {""}
+        for path in area.MISSING.get(kind, ()):
+            _entry(root, path).missing = True
+        for path, reason in area.NO_EFFECT.get(kind, {}).items():
+            _entry(root, path).reason = reason
+    return root if root.inner else None
+
+
+def _entry(root: _Entry, path: str) -> _Entry:
+    at = root
+    for step in path.replace("[]", ".[]").replace("{}", ".{}").split("."):
+        at = at.inner.setdefault(step, _Entry())
+    return at
+
+
+def _walk(
+    node: inspect.Type, value: Any, path: Path, entry: _Entry | None, ref: Ref, *, inherited: bool
+) -> Iterator[Finding]:
+    """`inherited`: the field is inside of one that is done as a whole."""
+    if value is None or (entry is None and inherited):
+        return
+    if entry is None or entry.missing or entry.reason or not (inherited or entry.done or entry.inner):
+        yield _of_field(path, entry.reason if entry else "", ref)
+        return
+    whole = inherited or entry.all
+    node = _bare(node)
+    if isinstance(node, inspect.StructType) and isinstance(value, dict):
+        fields = {each.encode_name: each.type for each in node.fields}
+        for name, inner in cast("dict[str, Any]", value).items():
+            if name in fields:
+                yield from _walk(fields[name], inner, (*path, name), entry.inner.get(name), ref, inherited=whole)
+    elif isinstance(node, inspect.VarTupleType) and isinstance(value, list) and "[]" in entry.inner:
+        for index, item in enumerate(cast("list[Any]", value)):
+            yield from _walk(node.item_type, item, (*path, index), entry.inner["[]"], ref, inherited=whole)
+    elif isinstance(node, inspect.DictType) and isinstance(value, dict) and "{}" in entry.inner:
+        for key, item in cast("dict[str, Any]", value).items():
+            yield from _walk(node.value_type, item, (*path, key), entry.inner["{}"], ref, inherited=whole)
+    elif entry.values and str(cast("object", value)) not in entry.values:
+        yield _of_field(path, "", ref, f"{path[-1]} {value}")
+
+
+def _bare(node: inspect.Type) -> inspect.Type:
+    while isinstance(node, (inspect.Metadata, inspect.UnionType)):
+        if isinstance(node, inspect.Metadata):
+            node = node.type
+        else:
+            others = [each for each in node.types if not isinstance(each, inspect.NoneType)]
+            if len(others) != 1:
+                return node
+            node = others[0]
+    return node
+
+
+def _of_field(path: Path, reason: str, ref: Ref, what: str = "") -> Finding:
+    name = what or next((str(step) for step in reversed(path) if isinstance(step, str)), "")
+    if reason:
+        message, code, level = f"{name} has no effect: {reason}", NO_EFFECT, Level.INFO
+    else:
+        message, code, level = f"{name} is not implemented yet and has no effect", FIELD, Level.WARNING
+    return Finding(code=code, level=level, message=message, ref=ref, path=format_path(path))
