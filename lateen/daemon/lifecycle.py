@@ -54,7 +54,7 @@ async def up(settings: Settings, report: Report, *, demo: bool | None = None) ->
         report(f"the mesh {settings.name} runs already")
         settings = settings_module.read(layout.state / "settings.json")
     else:
-        found = obstacles(settings)
+        found = obstacles(layout, _listeners(settings), _ranges(settings))
         if found:
             raise LateenError(
                 "this machine is not ready for a mesh:\n" + "\n".join(f"  - {each.what}" for each in found),
@@ -100,6 +100,20 @@ async def down(settings: Settings, report: Report) -> None:
     if ended.killed:
         report(f"ended by force: {', '.join(sorted(set(ended.killed)))}")
     shutil.rmtree(layout.run, ignore_errors=True)
+
+
+def _listeners(settings: Settings) -> list[tuple[str, int, str]]:
+    return [
+        (settings.host, settings.gateway_port, "--gateway-port"),
+        (settings.host, settings.https_port, "--https-port"),
+        ("127.0.0.1", settings.console_port, "--console-port"),
+        ("127.0.0.1", settings.xds_port, "--xds-port"),
+        ("127.0.0.1", settings.plaintext_xds_port, "--plaintext-xds-port"),
+    ]
+
+
+def _ranges(settings: Settings) -> list[tuple[str, str]]:
+    return [(settings.pod_range, "LATEEN_POD_RANGE"), (settings.vip_range, "LATEEN_VIP_RANGE")]
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
