@@ -77,9 +77,10 @@ def _namespaces() -> Iterator[Obstacle]:
             "run outside the container, or give it CAP_SYS_ADMIN and CAP_NET_ADMIN",
         )
         return
+    kernel = "/proc/sys/kernel"
     for file, off, setting in (
         ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=15000"),
-        ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
+        (f"{kernel}/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
         (
             "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
             "1",
