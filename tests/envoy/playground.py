@@ -148,11 +148,11 @@ class Playground:
     # -- configuration ----------------------------------------------------------------------------------------
 
     def apply(self, text: str) -> list[str]:
-        """Replaces the configuration by these YAML documents (besides the services themselves); returns what Envoy
-        has against the tables made from it, empty when it took them."""
+        """Replaces the configuration by these YAML documents (besides the services themselves); returns the
+        names of the tables that Envoy refused (the ones before stay)."""
         graph = Graph()
         graph.commit(transaction([*services(), *objects(text)]))
-        errors: list[str] = []
+        refused: list[str] = []
         for name, (scope, _) in TABLES.items():
             made = graph.pull(route_configuration, scope, name)
             message = RouteConfiguration.FromString(made.body) if made else RouteConfiguration(name=name)
@@ -165,11 +165,11 @@ class Playground:
                     raise TimeoutError(f"Envoy did not look at table {name}")
                 time.sleep(0.005)
             if self.envoy.stat(stat + "update_rejected") != before[1]:
-                errors.append(self._refusal(name))
+                refused.append(name)
         self.log.clear()
         for each in self._servers.values():
             each.script.clear()
-        return errors
+        return refused
 
     def script(self, target: str, steps: Iterable[int | str]) -> None:
         """What the endpoints of `service/subset` answer next, in this order over all of them; later 200.
@@ -183,13 +183,6 @@ class Playground:
 
     def _count(self, stat: str) -> tuple[int, int]:
         return (self.envoy.stat(stat + "update_success"), self.envoy.stat(stat + "update_rejected"))
-
-    def _refusal(self, name: str) -> str:
-        for each in self.envoy.dump("dynamic_route_configs"):
-            error = each.get("error_state")
-            if error and name in json.dumps(error):
-                return str(error.get("details"))
-        return f"table {name} was refused"
 
     def _write(self, name: str, message: RouteConfiguration) -> None:
         resource: Json = {"@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"}
