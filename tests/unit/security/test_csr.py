@@ -25,6 +25,7 @@ from lateen.security.peer import PeerIdentity, parse_peer
 from lateen.security.protos.ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from lateen.security.serving import SERVER_NAMES, SERVER_OPTIONS, ServingCertificate
 from lateen.security.tokens import TokenIssuer
+from tests.envoy.harness import short_directory
 
 REVIEWS = PeerIdentity(
     spiffe=SpiffeId("cluster.local", "default", "reviews"), pod="reviews-1", uid="u1", workload="reviews", revision="v1"
@@ -87,11 +88,13 @@ class Plane:
 
 
 @pytest.fixture
-async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
-    made = Plane(tmp_path)
+async def plane() -> AsyncIterator[Plane]:
+    directory = short_directory()
+    made = Plane(directory)
     await made.start()
     yield made
     await made.stop()
+    shutil.rmtree(directory)
 
 
 async def test_a_token_gets_the_pods_certificate(plane: Plane) -> None:
