@@ -253,6 +253,11 @@ class Graph:
 
     # -- reading ---------------------------------------------------------------------------------------
 
+    def input(self, key: Key) -> Any:
+        """The input of that key now, or None. For those outside queries; a query reads through its `q`."""
+        cell = self._cells.get(key)
+        return None if cell is None else cell.value
+
     def pull(self, fn: Callable[Concatenate[Q, P], R], *args: P.args, **_: P.kwargs) -> R:
         """The answer of a query now, memoised like any other. Raises what the query raised."""
         return cast("R", self._pull(self._node(fn, args)))
@@ -312,6 +317,14 @@ class Graph:
             self._unread(node, node.deps, {})
             del self._nodes[key]
         return len(dead)
+
+    def fork(self) -> Graph:
+        """A graph with the same inputs, nothing memoised and nobody watching: to ask what would be if."""
+        other = Graph()
+        other.commit(
+            Transaction(put=[(key, cell.value) for key, cell in self._cells.items() if cell.value is not None])
+        )
+        return other
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[list[str]]:

@@ -1,0 +1,281 @@
+"""What there is to send: every resource that some stream wants, made once per Scope and shared by its streams.
+
+An `Entry` is one resource of one Scope: the watch that keeps it up to date, its encoded form, and what clients said
+of it. An `Audience` is all streams of one Scope; wildcard subscribers are listed there once per type, others in
+the entry they asked for, so a change costs as much as there are streams that get it.
+
+A version that a client refused and nobody accepted is not offered further: the entry serves the last version that
+was accepted (`Entry.serving`), also to clients that connect later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from lateen.envoy.resource import Resource, ResourceType
+from lateen.intent.scope import Scope
+from lateen.lib.ids import Ref
+from lateen.xds.pump import Handle, Pump
+from lateen.xds.subscription import UNKNOWN
+from lateen.xds.wire import delta_chunk, sotw_chunk
+
+log = structlog.get_logger()
+
+
+class Reader(Protocol):
+    """A stream, as the catalogue knows it."""
+
+    def changed(self, type_index: int, name: str) -> None:
+        """That resource may differ from what the client has."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """One resource of one Scope. `good` is the newest version a client accepted; `refusal` what one said of `current`
+    before anybody accepted it."""
+
+    type_index: int
+    scope: Scope
+    name: str
+    current: Resource | None = None
+    failed: bool = False
+    good: Resource | None = None
+    refusal: str = ""
+    inputs: Mapping[Ref, Any] = field(default_factory=dict[Ref, Any])
+    good_inputs: Mapping[Ref, Any] = field(default_factory=dict[Ref, Any])
+    askers: dict[Reader, None] = field(default_factory=dict["Reader", None])
+    wildcard: bool = False
+    handle: Handle[Resource | None] | None = None
+    _chunk: tuple[Resource, bool, bytes] | None = None
+
+    @property
+    def serving(self) -> Resource | None:
+        """What clients get."""
+        return self.good if self.refusal else self.current
+
+    @property
+    def version(self) -> str | None:
+        """The version that clients get; None when there is no such resource, UNKNOWN when it can't be told."""
+        serving = self.serving
+        if serving is not None:
+            return serving.version
+        return UNKNOWN if self.failed or self.refusal else None
+
+    def chunk(self, type_url: str, resource: Resource, delta: bool) -> bytes:
+        """The resource encoded for a response; remembered for the next stream."""
+        kept = self._chunk
+        if kept is None or kept[0] is not resource or kept[1] is not delta:
+            encode = delta_chunk if delta else sotw_chunk
+            kept = self._chunk = (resource, delta, encode(type_url, resource))
+        return kept[2]
+
+
+@dataclass(eq=False, slots=True)
+class Audience:
+    """The streams of one Scope, their resources by type, and who has a wildcard on which type."""
+
+    scope: Scope
+    entries: list[dict[str, Entry]]
+    wildcard: list[dict[Reader, None]]
+    names: list[Handle[tuple[str, ...]] | None]
+    listed: list[frozenset[str]]
+    streams: int = 0
+
+
+class Catalogue:
+    """Entries and audiences, kept up to date by the pump. For the loop's thread."""
+
+    def __init__(self, pump: Pump, types: tuple[ResourceType, ...]) -> None:
+        self._pump = pump
+        self.types = types
+        self._audiences: dict[Scope, Audience] = {}
+        self._twins: dict[tuple[int, str], dict[Scope, Entry]] = {}
+        self._trusted: list[dict[Ref, Any]] = [{} for _ in types]
+
+    # -- who wants what -------------------------------------------------------------------------------------
+
+    def enter(self, scope: Scope) -> Audience:
+        """The audience of a Scope, with one stream more."""
+        found = self._audiences.get(scope)
+        if found is None:
+            n = len(self.types)
+            found = Audience(
+                scope, [{} for _ in range(n)], [{} for _ in range(n)], [None] * n, [frozenset[str]() for _ in range(n)]
+            )
+            self._audiences[scope] = found
+        found.streams += 1
+        return found
+
+    def join(self, reader: Reader, audience: Audience, type_index: int) -> Iterator[None]:
+        """Makes a stream a wildcard subscriber, one resource a step; every name is reported to it as changed."""
+        audience.wildcard[type_index][reader] = None
+        if audience.names[type_index] is None:
+            audience.names[type_index] = self._pump.watch(
+                lambda: self._relist(audience, type_index), self.types[type_index].names, audience.scope
+            )
+            audience.listed[type_index] = self._names(audience, type_index)
+        for name in audience.listed[type_index]:
+            if name in audience.listed[type_index]:  # a revision may come between two steps
+                self._entry(audience, type_index, name).wildcard = True
+                reader.changed(type_index, name)
+            yield
+
+    def ask(self, reader: Reader, audience: Audience, type_index: int, name: str) -> None:
+        """Makes a stream a subscriber of one name."""
+        self._entry(audience, type_index, name).askers[reader] = None
+        reader.changed(type_index, name)
+
+    def leave(self, reader: Reader, audience: Audience, type_index: int) -> None:
+        """The inverse of `join`."""
+        wildcard = audience.wildcard[type_index]
+        wildcard.pop(reader, None)
+        if not wildcard and (names := audience.names[type_index]) is not None:
+            names.close()
+            audience.names[type_index] = None
+            audience.listed[type_index] = frozenset()
+            for entry in list(audience.entries[type_index].values()):
+                entry.wildcard = False
+                self._release(audience, entry)
+
+    def unask(self, reader: Reader, audience: Audience, type_index: int, name: str) -> None:
+        """The inverse of `ask`."""
+        if (entry := audience.entries[type_index].get(name)) is not None:
+            entry.askers.pop(reader, None)
+            self._release(audience, entry)
+
+    def exit(self, audience: Audience) -> None:
+        """The inverse of `enter`, after everything asked for has been given up."""
+        audience.streams -= 1
+        if audience.streams == 0:
+            del self._audiences[audience.scope]
+
+    def _names(self, audience: Audience, type_index: int) -> frozenset[str]:
+        handle = audience.names[type_index]
+        assert handle is not None
+        try:
+            return frozenset(handle.value())
+        except Exception:
+            log.exception("names query failed", type=self.types[type_index].short, scope=audience.scope)
+            return audience.listed[type_index]
+
+    def _relist(self, audience: Audience, type_index: int) -> None:
+        before, after = audience.listed[type_index], self._names(audience, type_index)
+        audience.listed[type_index] = after
+        entries = audience.entries[type_index]
+        for name in after - before:
+            self._entry(audience, type_index, name).wildcard = True
+        for name in before - after:
+            entry = entries[name]
+            entry.wildcard = False
+            self._release(audience, entry)
+        for name in before ^ after:
+            for reader in audience.wildcard[type_index]:
+                reader.changed(type_index, name)
+
+    def _entry(self, audience: Audience, type_index: int, name: str) -> Entry:
+        entry = audience.entries[type_index].get(name)
+        if entry is None:
+            entry = audience.entries[type_index][name] = Entry(type_index, audience.scope, name)
+            self._twins.setdefault((type_index, name), {})[audience.scope] = entry
+            made = entry
+            made.handle = self._pump.watch(
+                lambda: self._refresh(made), self.types[type_index].resource, audience.scope, name
+            )
+            self._read(made)
+        return entry
+
+    def _release(self, audience: Audience, entry: Entry) -> None:
+        if entry.wildcard or entry.askers:
+            return
+        assert entry.handle is not None
+        entry.handle.close()
+        entry.handle = None
+        audience.entries[entry.type_index].pop(entry.name, None)
+        twins = self._twins[entry.type_index, entry.name]
+        twins.pop(entry.scope, None)
+        if not twins:
+            del self._twins[entry.type_index, entry.name]
+
+    # -- what it is -----------------------------------------------------------------------------------------
+
+    def _read(self, entry: Entry) -> None:
+        assert entry.handle is not None
+        before = entry.current
+        try:
+            entry.current = entry.handle.value()
+            entry.failed = False
+        except Exception:
+            entry.failed = True  # a bug: clients keep what they have
+            log.exception("resource query failed", type=self.types[entry.type_index].short, name=entry.name)
+        current = entry.current
+        if current is None or before is None or current.version != before.version:
+            entry.refusal = ""
+        graph = self._pump.graph
+        entry.inputs = {} if current is None else {ref: graph.input(ref) for ref in current.origins}
+        if current is not None and entry.good is not None and entry.good.version == current.version:
+            self.accepted(entry, current.version)
+
+    def _refresh(self, entry: Entry) -> None:
+        before = entry.version
+        self._read(entry)
+        if entry.version != before or entry.failed:
+            self._announce(entry)
+
+    def _announce(self, entry: Entry) -> None:
+        for reader in entry.askers:
+            reader.changed(entry.type_index, entry.name)
+        if entry.wildcard:
+            for reader in self._audiences[entry.scope].wildcard[entry.type_index]:
+                reader.changed(entry.type_index, entry.name)
+
+    # -- what clients say of it -----------------------------------------------------------------------------
+
+    def accepted(self, entry: Entry, version: str) -> None:
+        """A client runs this version: what it was made from can be trusted."""
+        current = entry.current
+        if current is None or current.version != version or entry.good is current:
+            return
+        entry.good, entry.good_inputs = current, entry.inputs
+        self._trusted[entry.type_index].update(entry.inputs)
+        if entry.refusal:
+            entry.refusal = ""
+            self._announce(entry)
+
+    def accepted_elsewhere(self, entry: Entry) -> bool:
+        """True when a client of any Scope runs the entry's current version."""
+        current = entry.current
+        if current is None:
+            return False
+        twins = self._twins.get((entry.type_index, entry.name), {}).values()
+        return any(each.good is not None and each.good.version == current.version for each in twins)
+
+    def refused(self, entry: Entry, version: str, error: str) -> bool:
+        """A client refused this version alone. True when it is new and nobody has accepted it: then it is held back
+        from everybody. False when others run it (the client is the odd one) or it is out of date."""
+        if (
+            entry.handle is None
+            or entry.current is None
+            or entry.current.version != version
+            or self.accepted_elsewhere(entry)
+        ):
+            return False
+        if not entry.refusal:
+            entry.refusal = error
+            self._announce(entry)
+        return True
+
+    def suspects(self, entry: Entry) -> dict[Ref, Any]:
+        """The objects the entry is made from that no accepted resource of its type was made from as they are now,
+        with what they were when one was last accepted (None: never). When there are none: those that changed since
+        this very resource was accepted."""
+        trusted = self._trusted[entry.type_index]
+        new = {ref: trusted.get(ref) for ref, value in entry.inputs.items() if trusted.get(ref) != value}
+        if new or entry.good is None:
+            return new
+        good = entry.good_inputs
+        return {ref: good.get(ref) for ref, value in entry.inputs.items() if good.get(ref) != value}

@@ -1,0 +1,206 @@
+"""From "Envoy refused this resource" to "this object is at fault", with nobody else harmed.
+
+A stream finds out which resource is refused (`subscription`). A refused content that some client runs is that
+client's own trouble: it keeps what it had and is reported. A content that nobody has accepted is held back from
+everybody at once (`Catalogue.refused`), and the court looks for the object behind it among those it was made from
+and that no accepted resource of its type was made from as they are now. With several suspects the question is
+settled by trial: in a fork of the graph suspects are set back to what was last accepted, and the resource made
+there is offered to the one client that refused. It starts with all set back (so the client never gets more than it had) and lets them
+in again in halves: n suspects with one guilty take about 2 log2 n round trips, while all others keep what they run.
+The verdict goes to the quarantine, which sets back the object for everybody; then the rest goes live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+
+from lateen.engine import Graph, Transaction
+from lateen.envoy.resource import Resource, ResourceType
+from lateen.intent.scope import Proxy
+from lateen.lib.ids import Ref
+from lateen.xds.catalogue import Catalogue, Entry
+from lateen.xds.pump import Pump
+from lateen.xds.stream import Stream
+
+OTHERS_S: Final = 1.0
+"""How long other clients that were sent the same content are waited for."""
+TRIAL_S: Final = 10.0
+
+log = structlog.get_logger()
+
+
+class Quarantine(Protocol):
+    """Where a verdict goes."""
+
+    async def hold(self, ref: Ref, reason: str) -> None:
+        """Sets the accepted spec of that object back to the one before (none if new), with a finding. A later change
+        of the object ends it."""
+        ...
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """What Envoy refused, and who is held to be at fault (`guilty` may be empty: not found)."""
+
+    proxy: Proxy
+    type: str
+    name: str
+    version: str
+    error: str
+    guilty: tuple[Ref, ...] = ()
+    only_this_proxy: bool = False
+
+
+class Court:
+    """Judges refused resources, one at a time."""
+
+    def __init__(
+        self,
+        pump: Pump,
+        catalogue: Catalogue,
+        streams: Callable[[], list[Stream]],
+        quarantine: Quarantine | None,
+        report: Callable[[Refusal], None],
+    ) -> None:
+        self._pump = pump
+        self._catalogue = catalogue
+        self._types: tuple[ResourceType, ...] = catalogue.types
+        self._streams = streams
+        self._quarantine = quarantine
+        self._report = report
+        self._cases: asyncio.Queue[tuple[Entry, Stream]] = asyncio.Queue()
+        self._heard = asyncio.Event()
+
+    def refused(self, stream: Stream, entry: Entry, version: str, error: str) -> None:
+        """A client refused that version of an entry when it was alone in a response."""
+        if self._catalogue.refused(entry, version, error):
+            self._cases.put_nowait((entry, stream))
+        else:
+            self._say(stream, entry, version, error, (), only_this_proxy=True)
+
+    def heard(self) -> None:
+        """Some client has answered something."""
+        self._heard.set()
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        while True:
+            entry, stream = await self._cases.get()
+            version = entry.current.version if entry.current is not None else ""
+            if entry.refusal:
+                await self._judge(entry, stream, version, entry.refusal)
+
+    async def _judge(self, entry: Entry, stream: Stream, version: str, error: str) -> None:
+        await self._others(entry, version)
+        if not self._open(entry, version):
+            if entry.good is not None and entry.good.version == version:
+                self._say(stream, entry, version, error, (), only_this_proxy=True)
+            return
+        suspects = self._catalogue.suspects(entry)
+        verdict = (
+            dict.fromkeys(suspects, error) if len(suspects) < 2 else await self._try(entry, stream, version, suspects)
+        )
+        if verdict is None:
+            return
+        self._say(stream, entry, version, error, tuple(sorted(verdict)), only_this_proxy=False)
+        if self._quarantine is not None:
+            for ref, reason in sorted(verdict.items()):
+                await self._quarantine.hold(ref, reason)
+
+    def _open(self, entry: Entry, version: str) -> bool:
+        current = entry.current
+        return entry.handle is not None and bool(entry.refusal) and current is not None and current.version == version
+
+    async def _others(self, entry: Entry, version: str) -> None:
+        """Waits for the other clients that were sent the same."""
+        try:
+            async with asyncio.timeout(OTHERS_S):
+                while any(each.waits_for(entry, version) for each in self._streams()):
+                    self._heard.clear()
+                    await self._heard.wait()
+        except TimeoutError:
+            log.info("judged without all clients", type=self._types[entry.type_index].short, name=entry.name)
+
+    async def _try(self, entry: Entry, stream: Stream, version: str, back: Mapping[Ref, Any]) -> dict[Ref, str] | None:
+        """The guilty among several suspects with Envoy's words; None when the case has become void."""
+        fork = self._pump.graph.fork()
+        suspects = list(back)
+        now = {ref: entry.inputs[ref] for ref in suspects}
+        held_back = set(suspects)
+        verdict: dict[Ref, str] = {}
+
+        async def objection(admitted: set[Ref]) -> str | None:
+            if not self._open(entry, version):
+                return None
+            choice = {ref: back[ref] if ref in held_back - admitted else now[ref] for ref in suspects}
+            made = self._made(fork, entry, choice)
+            if made is None or (entry.good is not None and made.version == entry.good.version):
+                return ""
+            if made.version == version:
+                return entry.refusal
+            return await self._offer(stream, entry, made)
+
+        if (without := await objection(set())) != "":
+            return None if without is None else {}
+        groups = _halves(suspects)
+        while groups:
+            group = groups.pop(0)
+            words = await objection(set(group))
+            if words is None:
+                return None
+            if not words:
+                held_back -= set(group)
+            elif len(group) == 1:
+                verdict[group[0]] = words
+            else:
+                groups[:0] = _halves(group)
+        return verdict
+
+    def _made(self, fork: Graph, entry: Entry, inputs: Mapping[Ref, object]) -> Resource | None:
+        fork.commit(
+            Transaction(
+                put=[(ref, value) for ref, value in inputs.items() if value is not None],
+                delete=[ref for ref, value in inputs.items() if value is None],
+            )
+        )
+        return fork.pull(self._types[entry.type_index].resource, entry.scope, entry.name)
+
+    async def _offer(self, stream: Stream, entry: Entry, made: Resource) -> str | None:
+        answer = stream.try_out(entry, made)
+        try:
+            async with asyncio.timeout(TRIAL_S):
+                await asyncio.wait([answer])
+        except TimeoutError:
+            return None
+        return None if answer.cancelled() else answer.result()
+
+    def _say(
+        self,
+        stream: Stream,
+        entry: Entry,
+        version: str,
+        error: str,
+        guilty: tuple[Ref, ...],
+        *,
+        only_this_proxy: bool,
+    ) -> None:
+        short = self._types[entry.type_index].short
+        log.warning(
+            "resource refused",
+            proxy=f"{stream.proxy.namespace}/{stream.proxy.name}",
+            type=short,
+            name=entry.name,
+            error=error,
+            guilty=[each.short for each in guilty],
+            only_this_proxy=only_this_proxy,
+        )
+        self._report(Refusal(stream.proxy, short, entry.name, version, error, guilty, only_this_proxy))
+
+
+def _halves(refs: list[Ref]) -> list[list[Ref]]:
+    middle = len(refs) // 2
+    return [half for half in (refs[:middle], refs[middle:]) if half]

@@ -1,0 +1,261 @@
+"""The xDS server: aggregated discovery, delta and state of the world, over grpc.aio with raw bytes.
+
+It has no code per resource type: the table of types and `scope_of` say what there is, `identify` says who asks.
+Requests are parsed with the protobuf classes; responses are joined from encoded parts (`wire`).
+
+    server = XdsServer(graph, TYPES, scope_of, Authenticated(...), quarantine=...)
+    grpc_server.add_generic_rpc_handlers((server.handler(),))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(server.run())
+        server.pump.submit(transaction)         # every change of the graph goes through the pump
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import cast
+
+import grpc
+import grpc.aio
+import msgspec
+import structlog
+from envoy.config.core.v3.base_pb2 import Node
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
+from google.protobuf.message import DecodeError
+
+from lateen.engine import Graph, Q
+from lateen.envoy.resource import ResourceType
+from lateen.intent.scope import Proxy, Scope
+from lateen.xds.auth import Context as AuthContext
+from lateen.xds.auth import Identify, Refused
+from lateen.xds.catalogue import Catalogue
+from lateen.xds.nack import Court, Quarantine, Refusal
+from lateen.xds.pump import Pump
+from lateen.xds.stream import Events, Protocol, Request, Stream
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", -1),
+)
+"""gRPC options this service needs: a dead client is noticed in 40 s, a reconnect may list 100,000 versions."""
+
+log = structlog.get_logger()
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class TypeStatus(msgspec.Struct, frozen=True):
+    """One type of one stream. `subscribed` counts names asked for; `held` names the client has; `errors` are refused
+    names with Envoy's words; revisions are those of the newest response sent and accepted."""
+
+    type_url: str
+    short: str
+    wildcard: bool
+    subscribed: int
+    held: int
+    sent_nonce: str
+    acked_nonce: str
+    acked_revision: int
+    synced: bool
+    errors: dict[str, str]
+    last_error: str
+
+
+class ProxyStatus(msgspec.Struct, frozen=True):
+    """One connected proxy."""
+
+    proxy: Proxy
+    node_id: str
+    protocol: str
+    peer: str
+    acked_revision: int
+    types: tuple[TypeStatus, ...]
+
+
+class XdsServer:
+    """Streams of proxies over one graph."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        types: tuple[ResourceType, ...],
+        scope_of: Callable[[Q, Proxy], Scope],
+        identify: Identify,
+        quarantine: Quarantine | None = None,
+        on_nack: Callable[[Refusal], None] = lambda _: None,
+    ) -> None:
+        self.pump = Pump(graph)
+        self.counters: Counter[str] = Counter()
+        self._scope_of = scope_of
+        self._identify = identify
+        self._catalogue = Catalogue(self.pump, types)
+        self._streams: dict[Stream, None] = {}
+        self._ready: dict[Stream, None] = {}
+        self._court = Court(self.pump, self._catalogue, lambda: list(self._streams), quarantine, on_nack)
+        self._events = Events(self._wake, self._court.refused, self._sent, self._answered)
+        self.pump.on_drained(self._flush)
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.pump.run(), name="xds pump")
+            tasks.create_task(self._court.run(), name="xds court")
+
+    def handler(self, identify: Identify | None = None) -> grpc.GenericRpcHandler:
+        """The gRPC service, for `add_generic_rpc_handlers`; a port may have its own rule of who is who."""
+        rule = identify or self._identify
+
+        async def delta(requests: AsyncIterator[bytes], context: Context) -> None:
+            await self._serve("delta", _delta_requests(requests), context, rule)
+
+        async def sotw(requests: AsyncIterator[bytes], context: Context) -> None:
+            await self._serve("sotw", _sotw_requests(requests), context, rule)
+
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(delta),
+                "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(sotw),
+            },
+        )
+
+    def proxies(self) -> list[ProxyStatus]:
+        """All connected proxies, by namespace and name."""
+        found = [self._status(each) for each in self._streams]
+        return sorted(found, key=lambda each: (each.proxy.namespace, each.proxy.name, each.node_id))
+
+    # -- streams --------------------------------------------------------------------------------------------
+
+    async def _serve(
+        self, protocol: Protocol, requests: AsyncIterator[tuple[Node, Request]], context: Context, rule: Identify
+    ) -> None:
+        try:
+            node, first = await anext(requests)
+        except StopAsyncIteration:
+            return
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is no discovery request")
+        try:
+            proxy = rule(cast("AuthContext", context), node)
+        except Refused as refused:
+            log.warning("stream refused", node=node.id, peer=context.peer(), reason=str(refused))
+            await context.abort(refused.code, str(refused))
+        stream = Stream(
+            proxy,
+            node.id,
+            protocol,
+            context.peer(),
+            self._catalogue,
+            self.pump,
+            lambda on_change: self.pump.watch(on_change, self._scope_of, proxy),
+            self._events,
+        )
+        self._streams[stream] = None
+        log.info("proxy connected", proxy=f"{proxy.namespace}/{proxy.name}", protocol=protocol, peer=stream.peer)
+        try:
+            stream.receive(first)
+            writer = asyncio.create_task(_write(stream, context), name=f"xds writer {node.id}")
+            try:
+                await self._read(stream, requests, writer)
+            finally:
+                writer.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await writer
+        finally:
+            del self._streams[stream]
+            self._ready.pop(stream, None)
+            stream.close()
+            log.info("proxy gone", proxy=f"{proxy.namespace}/{proxy.name}", protocol=protocol, peer=stream.peer)
+
+    async def _read(
+        self, stream: Stream, requests: AsyncIterator[tuple[Node, Request]], writer: asyncio.Task[None]
+    ) -> None:
+        async for _, request in requests:
+            if writer.done():
+                return
+            stream.receive(request)
+
+    def _wake(self, stream: Stream) -> None:
+        if stream in self._streams:
+            self._ready[stream] = None
+            self.pump.wake()
+
+    def _flush(self) -> Iterator[None]:
+        while self._ready:
+            stream = next(iter(self._ready))
+            del self._ready[stream]
+            stream.flush()
+            yield
+
+    def _sent(self, short: str) -> None:
+        self.counters[f"sent {short}"] += 1
+
+    def _answered(self, short: str, accepted: bool) -> None:
+        self.counters[f"{'acked' if accepted else 'refused'} {short}"] += 1
+        self._court.heard()
+
+    def _status(self, stream: Stream) -> ProxyStatus:
+        rows: list[TypeStatus] = []
+        for index, each in sorted(stream.subscriptions.items()):
+            row = self._catalogue.types[index]
+            rows.append(
+                TypeStatus(
+                    type_url=row.type_url,
+                    short=row.short,
+                    wildcard=each.wildcard,
+                    subscribed=len(each.asked),
+                    held=len(each.held),
+                    sent_nonce=each.nonce,
+                    acked_nonce=each.acked.nonce if each.acked else "",
+                    acked_revision=each.acked.revision if each.acked else 0,
+                    synced=each.settled,
+                    errors=dict(each.errors),
+                    last_error=each.last_error,
+                )
+            )
+        return ProxyStatus(
+            stream.proxy, stream.node_id, stream.protocol, stream.peer, stream.acked_revision, tuple(rows)
+        )
+
+
+async def _write(stream: Stream, context: Context) -> None:
+    while True:
+        await context.write(await stream.outbox.get())
+
+
+async def _delta_requests(requests: AsyncIterator[bytes]) -> AsyncIterator[tuple[Node, Request]]:
+    async for raw in requests:
+        message = DeltaDiscoveryRequest.FromString(raw)
+        yield (
+            message.node,
+            Request(
+                type_url=message.type_url,
+                nonce=message.response_nonce,
+                error=message.error_detail.message if message.HasField("error_detail") else None,
+                subscribe=tuple(message.resource_names_subscribe),
+                unsubscribe=tuple(message.resource_names_unsubscribe),
+                versions=dict(message.initial_resource_versions),
+            ),
+        )
+
+
+async def _sotw_requests(requests: AsyncIterator[bytes]) -> AsyncIterator[tuple[Node, Request]]:
+    async for raw in requests:
+        message = DiscoveryRequest.FromString(raw)
+        yield (
+            message.node,
+            Request(
+                type_url=message.type_url,
+                nonce=message.response_nonce,
+                error=message.error_detail.message if message.HasField("error_detail") else None,
+                names=tuple(message.resource_names),
+            ),
+        )

@@ -1,0 +1,67 @@
+"""xDS responses as bytes, joined from parts that are encoded once.
+
+Fields of a protobuf message may come in any order and repeated ones simply follow each other, so a resource is
+encoded once into a chunk, and a response is chunks, then what all responses of its type share, then the nonce of
+one stream. No message object is built however many streams get the resource.
+
+Field numbers: envoy/service/discovery/v3/discovery.proto (DiscoveryResponse, DeltaDiscoveryResponse, Resource)
+and google/protobuf/any.proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lateen.envoy.resource import Resource
+
+_ANY_TYPE_URL, _ANY_VALUE = 1, 2
+_RESOURCE_VERSION, _RESOURCE_BODY, _RESOURCE_NAME = 1, 2, 3
+_DELTA_SYSTEM_VERSION, _DELTA_RESOURCES, _DELTA_TYPE_URL, _DELTA_NONCE, _DELTA_REMOVED = 1, 2, 4, 5, 6
+_SOTW_VERSION, _SOTW_RESOURCES, _SOTW_TYPE_URL, _SOTW_NONCE = 1, 2, 4, 5
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _bytes(number: int, value: bytes) -> bytes:
+    return b"%c%b%b" % (number << 3 | 2, _varint(len(value)), value)
+
+
+def _text(number: int, value: str) -> bytes:
+    return _bytes(number, value.encode())
+
+
+def _any(type_url: str, body: bytes) -> bytes:
+    return _text(_ANY_TYPE_URL, type_url) + _bytes(_ANY_VALUE, body)
+
+
+def delta_chunk(type_url: str, resource: Resource) -> bytes:
+    """The resource as one element of DeltaDiscoveryResponse.resources, with its tag."""
+    body = _bytes(_RESOURCE_BODY, _any(type_url, resource.body))
+    return _bytes(
+        _DELTA_RESOURCES, _text(_RESOURCE_VERSION, resource.version) + body + _text(_RESOURCE_NAME, resource.name)
+    )
+
+
+def sotw_chunk(type_url: str, resource: Resource) -> bytes:
+    """The resource as one element of DiscoveryResponse.resources, with its tag."""
+    return _bytes(_SOTW_RESOURCES, _any(type_url, resource.body))
+
+
+def delta_response(type_url: str, chunks: Iterable[bytes], removed: Iterable[str], version: str, nonce: str) -> bytes:
+    """A whole DeltaDiscoveryResponse; `version` is for people only."""
+    tail = [_text(_DELTA_REMOVED, name) for name in removed]
+    tail += [_text(_DELTA_TYPE_URL, type_url), _text(_DELTA_SYSTEM_VERSION, version), _text(_DELTA_NONCE, nonce)]
+    return b"".join([*chunks, *tail])
+
+
+def sotw_response(type_url: str, chunks: Iterable[bytes], version: str, nonce: str) -> bytes:
+    """A whole DiscoveryResponse."""
+    tail = [_text(_SOTW_TYPE_URL, type_url), _text(_SOTW_VERSION, version), _text(_SOTW_NONCE, nonce)]
+    return b"".join([*chunks, *tail])
