@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Final, cast
 
-import msgspec
 from msgspec import inspect
 
 from lateen.api.coverage import clusters, core, gateways, routes, security, workloads
@@ -54,16 +53,22 @@ def findings(kind: Kind, raw: Mapping[str, Any], ref: Ref) -> Iterator[Finding]:
     if tables is None:
         yield _of_kind(kind, ref)
         return
-    for field in msgspec.structs.fields(kind.type):
-        value = raw.get(field.encode_name)
-        if field.name not in _OBJECT_FIELDS and value is not None:
-            node = inspect.type_info(field.type)
-            entry = tables.inner.get(field.encode_name)
-            yield from _walk(node, value, (field.encode_name,), entry, ref, inherited=False)
+    for name, node in _fields(kind.type).items():
+        value = raw.get(name)
+        if name not in _OBJECT_FIELDS and value is not None:
+            yield from _walk(node, value, (name,), tables.inner.get(name), ref, inherited=False)
 
 
 _CORE_GROUPS: Final = ("", "apps", "batch", "discovery.k8s.io")
-_OBJECT_FIELDS: Final = frozenset({*Object.__struct_fields__, "status"})
+_OBJECT_FIELDS: Final = frozenset({*Object.__struct_encode_fields__, "status"})
+
+
+@cache
+def _fields(kind: type) -> dict[str, inspect.Type]:
+    """The types of a struct's fields by wire name, without `| None` and metadata."""
+    info = inspect.type_info(kind)
+    assert isinstance(info, inspect.StructType)
+    return {each.encode_name: _bare(each.type) for each in info.fields}
 
 
 def implemented(kind: str) -> tuple[str, ...]:
@@ -124,18 +129,17 @@ def _walk(
         yield _of_field(path, entry.reason if entry else "", ref)
         return
     whole = inherited or entry.all
-    node = _bare(node)
     if isinstance(node, inspect.StructType) and isinstance(value, dict):
-        fields = {each.encode_name: each.type for each in node.fields}
+        fields = _fields(node.cls)
         for name, inner in cast("dict[str, Any]", value).items():
             if name in fields:
                 yield from _walk(fields[name], inner, (*path, name), entry.inner.get(name), ref, inherited=whole)
     elif isinstance(node, inspect.VarTupleType) and isinstance(value, list) and "[]" in entry.inner:
         for index, item in enumerate(cast("list[Any]", value)):
-            yield from _walk(node.item_type, item, (*path, index), entry.inner["[]"], ref, inherited=whole)
+            yield from _walk(_bare(node.item_type), item, (*path, index), entry.inner["[]"], ref, inherited=whole)
     elif isinstance(node, inspect.DictType) and isinstance(value, dict) and "{}" in entry.inner:
         for key, item in cast("dict[str, Any]", value).items():
-            yield from _walk(node.value_type, item, (*path, key), entry.inner["{}"], ref, inherited=whole)
+            yield from _walk(_bare(node.value_type), item, (*path, key), entry.inner["{}"], ref, inherited=whole)
     elif entry.values and str(cast("object", value)) not in entry.values:
         yield _of_field(path, "", ref, f"{path[-1]} {value}")
 
