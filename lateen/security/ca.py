@@ -29,7 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from lateen.lib.spiffe import SpiffeId
 from lateen.security.files import write_secret
-from lateen.security.peer import PeerIdentity, subject_of
+from lateen.security.peer import PeerIdentity, subject_of, utc_now
 
 FILES = ("ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem")
 DEFAULT_VALIDITY = dt.timedelta(hours=24)
@@ -47,10 +47,6 @@ class CaError(Exception):
 
 class CsrError(Exception):
     """A certificate request cannot be signed; the message says why."""
-
-
-def utc_now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
 
 
 class CertificateAuthority:

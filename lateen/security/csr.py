@@ -19,8 +19,8 @@ import structlog
 from cryptography import x509
 
 from lateen.lib.spiffe import SpiffeId, control_plane_id
-from lateen.security.ca import CaError, CertificateAuthority, CsrError, utc_now
-from lateen.security.peer import PeerIdentity, parse_peer
+from lateen.security.ca import CaError, CertificateAuthority, CsrError
+from lateen.security.peer import PeerIdentity, parse_peer, utc_now
 from lateen.security.protos.ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from lateen.security.tokens import CA_AUDIENCE, TokenError, TokenIssuer
 

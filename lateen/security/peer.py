@@ -6,7 +6,8 @@ trustworthy as the CA, and empty where a certificate does not have them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -44,6 +45,10 @@ class PeerIdentity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         return self.spiffe.service_account
 
 
+def utc_now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
 class AuthContext(Protocol):
     """The part of grpc.aio.ServicerContext read here."""
 
@@ -76,13 +81,19 @@ def parse_peer(certificate: str | bytes | x509.Certificate) -> PeerIdentity:
     return PeerIdentity(spiffe=spiffe, **decode(text for text in texts if isinstance(text, str)))
 
 
-def peer_of(context: AuthContext) -> PeerIdentity | None:
-    """The identity of a gRPC caller by its client certificate, which the TLS layer has verified; None without one
-    or when it is no workload's."""
+def peer_of(
+    context: AuthContext, *, trust_domain: str | None = None, now: Callable[[], dt.datetime] = utc_now
+) -> PeerIdentity | None:
+    """The identity of a gRPC caller by its client certificate, which the TLS layer has verified when the connection
+    was opened; None without one, when it is no workload's, has ended since, or is of another trust domain (a root may
+    be shared)."""
     pem = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
     if pem is None:
         return None
+    certificate = x509.load_pem_x509_certificate(pem)
     try:
-        return parse_peer(pem)
+        peer = parse_peer(certificate)
     except ValueError:
         return None
+    foreign = trust_domain is not None and peer.trust_domain != trust_domain
+    return None if foreign or certificate.not_valid_after_utc <= now() else peer

@@ -16,7 +16,8 @@ from cryptography import x509
 
 from lateen.lib.keypair import new_request
 from lateen.lib.spiffe import control_plane_id
-from lateen.security.ca import CertificateAuthority, utc_now
+from lateen.security.ca import CertificateAuthority
+from lateen.security.peer import utc_now
 
 SERVER_NAMES = ("istiod.istio-system.svc", "istiod.istio-system", "istiod.istio-system.svc.cluster.local", "localhost")
 """The DNS names that clients of Istio's control plane expect."""

@@ -98,19 +98,28 @@ def test_what_is_no_workload_certificate(uris: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=r"URI name|subject alternative names|is not spiffe"):
         parse_peer(made)
 
-    class Context:
-        def auth_context(self) -> dict[str, list[bytes]]:
-            return {"x509_pem_cert": [made.public_bytes(serialization.Encoding.PEM)]}
-
-    assert peer_of(Context()) is None
+    assert peer_of(Context(made), now=lambda: NOW - dt.timedelta(1)) is None
 
 
-def test_a_caller_without_a_certificate_is_nobody() -> None:
-    class Context:
-        def auth_context(self) -> dict[str, list[bytes]]:
-            return {}
+class Context:
+    """A gRPC call with a client certificate, or none."""
 
-    assert peer_of(Context()) is None
+    def __init__(self, shown: x509.Certificate | None) -> None:
+        self._shown = shown
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {"x509_pem_cert": [self._shown.public_bytes(serialization.Encoding.PEM)]} if self._shown else {}
+
+
+def test_who_calls() -> None:
+    identity = PeerIdentity(spiffe=SPIFFE, pod="reviews-1")
+    context = Context(certificate(subject_of(identity), str(SPIFFE)))
+    before = NOW - dt.timedelta(seconds=1)
+    assert peer_of(context, now=lambda: before) == identity
+    assert peer_of(context, trust_domain="cluster.local", now=lambda: before) == identity
+    assert peer_of(context, trust_domain="other.mesh", now=lambda: before) is None
+    assert peer_of(context, now=lambda: NOW) is None
+    assert peer_of(Context(None)) is None
 
 
 def test_envoy_is_asked_for_fields_only() -> None:
