@@ -145,6 +145,7 @@ class Forwarder:
     async def run(self) -> None:
         """Serve until cancelled. OSError when a host port is taken."""
         listeners = [await self._open(host, port) for host, port in self._listen]
+        log.info("serving", listen=[f"{host}:{port}" for host, port in self._listen])
         async with asyncio.TaskGroup() as tasks:
             for listener in listeners:
                 tasks.create_task(accept(listener, self._ports.dial))

@@ -32,6 +32,7 @@ from lateen.platform.settings import PlatformSettings
 
 PROXY = "istio-proxy"
 DRAIN_POLL_S = 0.1
+EXEC_BYTES = 1 << 20
 
 
 def run(
@@ -145,12 +146,7 @@ class Pod:
                 if runner.state.phase != "running":
                     raise ValueError(f"container {runner.container.name} is not running")
                 started = self._execute(runner.container, runner.state.pid, tuple(request["argv"]))
-                probe.command(
-                    self.reactor,
-                    started,
-                    float(request["timeout_s"]),
-                    lambda ok, what: reply({"ok": ok, "output": what}),
-                )
+                self._answer_exec(started, float(request["timeout_s"]), reply)
             case "fabric":
                 reply(fds=self._fabric.descriptors)
             case "sockets":
@@ -239,6 +235,13 @@ class Pod:
         runner.patient = True
         return runner
 
+    def _answer_exec(self, started: process.Started, timeout_s: float, reply: wire.Reply) -> None:
+        def ended(code: int, output: bytes) -> None:
+            timer.cancel()
+            reply({"exit_code": code, "output": output.decode(errors="replace")})
+
+        timer = self.reactor.later(timeout_s, probe.collect(self.reactor, started, EXEC_BYTES, ended))
+
     def _start_application(self, container: Container, cgroup: Cgroup) -> process.Started:
         program = view.application(self._spec, container, self._paths, self._hidden, rootless=self._rootless)
         return process.start(msgspec.structs.replace(program, cgroups=cgroup.directories()), self._own_pids)
@@ -260,8 +263,9 @@ class Pod:
         pending = [r for r in self._containers if r.container.init and not r.succeeded]
         if pending:
             if pending[0].finished:
-                return
-            self._begin_once(pending[0])
+                self._stop(self._spec.grace_s)
+            else:
+                self._begin_once(pending[0])
             return
         applications = [r for r in self._containers if not r.container.init]
         for runner in applications:

@@ -166,40 +166,54 @@ def tcp_connect(reactor: Reactor, ip: str, probe: TcpSocket, timeout_s: float, d
 def command(reactor: Reactor, started: Started, timeout_s: float, done: Result) -> Attempt:
     """Judge a program by its exit code; it is killed when the attempt ends first."""
     attempt = Attempt(reactor, timeout_s, done)
+
+    def ended(code: int, output: bytes) -> None:
+        text = output.decode(errors="replace").strip()
+        attempt.finish(code == 0, f"exit code {code}: {text}" if text else f"exit code {code}")
+
+    attempt.on_end(collect(reactor, started, OUTPUT_BYTES, ended))
+    return attempt
+
+
+def collect(
+    reactor: Reactor, started: Started, limit_bytes: int, done: Callable[[int, bytes], None]
+) -> Callable[[], None]:
+    """Gather a program's output (the first bytes of it) until it ends; the answer kills it if it still runs."""
     output = bytearray()
     alive = True
+    ours = {started.output, started.error}
 
-    def collect(fd: int) -> None:
+    def readable(fd: int) -> None:
         data = os.read(fd, 65536)
-        if data:
-            output.extend(data[: OUTPUT_BYTES - len(output)])
-        else:
-            reactor.forget(fd)
+        output.extend(data[: limit_bytes - len(output)])
+        if not data:
+            shut(fd)
+
+    def shut(fd: int) -> None:
+        ours.discard(fd)
+        reactor.forget(fd)
+        os.close(fd)
 
     def ended(status: int) -> None:
         nonlocal alive
         alive = False
-        code = os.waitstatus_to_exitcode(status)
-        os.set_blocking(started.output, False)
-        os.set_blocking(started.error, False)
-        for fd in (started.output, started.error):
+        for fd in tuple(ours):
+            os.set_blocking(fd, False)
             with contextlib.suppress(BlockingIOError):
-                output.extend(os.read(fd, 65536)[: OUTPUT_BYTES - len(output)])
-        text = output.decode(errors="replace").strip()
-        attempt.finish(code == 0, f"exit code {code}: {text}" if text else f"exit code {code}")
+                while fd in ours:
+                    readable(fd)
+            if fd in ours:
+                shut(fd)
+        done(os.waitstatus_to_exitcode(status), bytes(output))
 
-    def close() -> None:
+    def kill() -> None:
         if alive:
             os.kill(started.pid, signal.SIGKILL)
-        for fd in (started.output, started.error):
-            reactor.forget(fd)
-            os.close(fd)
 
-    attempt.on_end(close)
-    for fd in (started.output, started.error):
-        reactor.watch(fd, READ, lambda events, fd=fd: collect(fd))
+    for fd in tuple(ours):
+        reactor.watch(fd, READ, lambda events, fd=fd: readable(fd))
     reactor.child(started.pid, ended)
-    return attempt
+    return kill
 
 
 def https_get(get: HttpGet, ip: str, timeout_s: float) -> Started:

@@ -11,33 +11,35 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Relay(asyncio.Protocol):
-    """One side. It reads nothing until it has been joined with the other, so at most a write buffer is held."""
+    """One side. The accepted side is made without a peer: what it reads before `join` is one read's worth, kept."""
 
     def __init__(self, peer: Relay | None, lost: Callable[[], None] = lambda: None) -> None:
         self._peer = peer
         self._lost = lost
         self._transport: asyncio.Transport | None = None
+        self._early = b""
         self._ended = False
         self._gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.pause_reading()
 
     def join(self, upstream: Relay) -> None:
-        """Begin to relay, both ways."""
+        """Begin to relay from the accepted side to `upstream`, which has this side as its peer."""
         self._peer = upstream
+        upstream.write(self._early)
+        self._early = b""
         if self._gone:
             upstream.close()
-            return
-        for side in (self, upstream):
-            if side._transport and not side._gone:
-                side._transport.resume_reading()
+        elif self._ended:
+            upstream.end()
+        elif self._transport:
+            self._transport.resume_reading()
 
     def write(self, data: bytes) -> None:
         """Send to this side."""
-        if self._transport and not self._gone:
+        if self._transport and not self._gone and data:
             self._transport.write(data)
 
     def close(self) -> None:
@@ -53,20 +55,27 @@ class Relay(asyncio.Protocol):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             self._transport.abort()
 
+    def end(self) -> None:
+        """Send this side the end of the stream; it is closed once both ends have been seen."""
+        if self._transport and not self._gone:
+            self._transport.write_eof()
+            if self._ended:
+                self.close()
+
     def data_received(self, data: bytes) -> None:
         if self._peer:
             self._peer.write(data)
+        else:
+            self._early += data
+            if self._transport:
+                self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         self._ended = True
         peer = self._peer
-        if peer is None or peer._gone or peer._transport is None:
-            return False
-        peer._transport.write_eof()
-        if peer._ended:
-            peer.close()
-            return False
-        return True
+        if peer:
+            peer.end()
+        return peer is None or not peer._ended
 
     def pause_writing(self) -> None:
         if self._peer and self._peer._transport:

@@ -61,9 +61,10 @@ class PlatformError(LateenError):
 
 
 class ExecResult(msgspec.Struct, frozen=True):
-    """How a command inside a container went: whether its exit code was 0, and exit code and output as text."""
+    """How a command inside a container went: exit code (negative: a signal; -9 also when it took too long) and the
+    first MiB of what it printed."""
 
-    ok: bool
+    exit_code: int
     output: str
 
 

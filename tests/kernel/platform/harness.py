@@ -101,7 +101,7 @@ class Mesh:
     async def run(self, uid: str, *argv: str) -> str:
         """The output of a command inside the application's container."""
         result = await self.platform.execute(uid, "app", argv, 20)
-        return result.output.partition(": ")[2]
+        return result.output.strip()
 
     async def fetch(self, uid: str, *urls: str) -> list[str]:
         """What a Pod gets from URLs, a line each."""
@@ -109,6 +109,10 @@ class Mesh:
 
     def log(self, name: str, container: str = "app") -> str:
         return "".join(path.read_text() for path in log_files(self.layout.logs / name, container))
+
+    def spawner(self) -> int:
+        """The pid of the spawner."""
+        return next(p.pid for p in census.processes(str(self.layout.state)) if p.command == "lateen-spawner")
 
     def logs(self, uid: str) -> str:
         name = uid.removeprefix("u-")
