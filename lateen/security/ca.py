@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from lateen.lib.errors import LateenError
 from lateen.lib.spiffe import SpiffeId
 from lateen.security.files import write_secret
 from lateen.security.peer import PeerIdentity, subject_of, utc_now
@@ -41,7 +42,7 @@ SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 
-class CaError(Exception):
+class CaError(LateenError):
     """The CA's files cannot be used; the message names the file and what to do."""
 
 
