@@ -36,6 +36,7 @@ Report = Callable[[str], None]
 
 DEMO = Path(__file__).parent.parent / "demo"
 _POLL_S = 0.05
+_TRIES = 4
 
 
 class NotReadyError(LateenError):
@@ -68,7 +69,7 @@ async def up(settings: Settings, report: Report, *, demo: bool | None = None) ->
         _start_supervisor(settings, file)
     client = Client(layout.api_socket)
     try:
-        await _until(deadline, client.ready, lambda: _why_processes(settings))
+        await _until(deadline, lambda: _control_plane_ready(settings, client), lambda: _why_processes(settings))
         if demo or (demo is None and not await client.list("Deployment")):
             report("applying the demo application")
             files = [(path.name, path.read_text()) for path in sorted(DEMO.glob("*.yaml"))]
@@ -123,7 +124,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 def _start_supervisor(settings: Settings, file: Path) -> None:
     with (settings.layout().logs / "supervisor.log").open("ab") as log:
-        subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "lateen.daemon.supervisor", str(file)],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -132,6 +133,8 @@ def _start_supervisor(settings: Settings, file: Path) -> None:
             env=os.environ | marker(settings.layout()),
             start_new_session=True,
         )
+    while process.poll() is None and not supervisor.running(settings):
+        time.sleep(_POLL_S / 10)
 
 
 async def _until(
@@ -145,11 +148,28 @@ async def _until(
 
 
 def _why_processes(settings: Settings) -> str:
+    logs = settings.layout().logs
     state = supervisor.state(settings)
     if state is None:
-        return f"the supervisor ended: see {settings.layout().logs / 'supervisor.log'}"
-    ended = [f"{each.name} ({each.ended})" for each in state.processes if each.ended]
-    return f"the control plane does not answer; ended: {', '.join(ended) or 'none'}; logs: {settings.layout().logs}"
+        return f"the supervisor ended: {_last_line(logs / 'supervisor.log')}"
+    ended = [f"{each.name} ({each.ended}: {_last_line(logs / each.name)})" for each in state.processes if each.ended]
+    return f"the control plane does not answer; ended: {', '.join(ended) or 'none'}; logs: {logs}"
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.with_suffix(".log").read_text(errors="replace").splitlines()
+    except OSError:
+        return "no log"
+    return lines[-1] if lines else "it printed nothing"
+
+
+async def _control_plane_ready(settings: Settings, client: Client) -> bool:
+    """True when it answers. NotReadyError when it ends again and again: waiting longer would not help."""
+    state = supervisor.state(settings)
+    if state is None or any(each.name == "controlplane" and each.restarts >= _TRIES for each in state.processes):
+        raise NotReadyError(_why_processes(settings), remedy="lateen logs controlplane")
+    return await client.ready()
 
 
 async def _pods_ready(client: Client, deadline: float, report: Report) -> None:
