@@ -210,7 +210,7 @@ class PodWorker:
         self._uid = uid
         self._kubelet = kubelet
         self._pod: Json | None = None
-        self._seen = False
+        self._grace_s: float = translate.GRACE_S
         self._state: PodState | None = None
         self._wake = asyncio.Event()
         self._address = ""
@@ -220,7 +220,8 @@ class PodWorker:
     def wanted(self, pod: Json | None) -> None:
         """The Pod's object is now this; None: it is gone."""
         self._pod = pod
-        self._seen = True
+        if pod is not None:
+            self._grace_s = translate.grace_s(pod)
         self._wake.set()
 
     def told(self, state: PodState | None) -> None:
@@ -257,8 +258,8 @@ class PodWorker:
         """One step towards what is wanted; True when nothing is left to do for this Pod."""
         pod = self._pod
         if pod is None:
-            # adopted, and its object went while nobody was looking
-            await self._end(self._state.ip if self._state else "", grace_s=translate.GRACE_S)
+            # its object was removed at once, or while nobody was looking
+            await self._end(self._state.ip if self._state else "", self._grace_s)
             return True
         if d.terminating(pod):
             await self._drain(pod)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import lateen.demo
+from lateen.apiserver.client import Client
 from tests.e2e.mesh import SAMPLES, Mesh, eventually
 from tests.paths import shared
 
@@ -28,22 +30,23 @@ def mesh(worker_id: str) -> Iterator[Mesh]:
 
 
 @pytest.fixture
-def bookinfo(mesh: Mesh) -> Iterator[Mesh]:
-    """The mesh with nothing but the demo's rules, before and after."""
-    reset(mesh)
-    yield mesh
-    reset(mesh)
-
-
-def reset(mesh: Mesh) -> None:
-    """Takes away every rule that is not the demo's."""
-    for kind in RULES:
-        for each in mesh.get(kind, "-A"):
-            name, namespace = each["metadata"]["name"], each["metadata"]["namespace"]
-            if (kind, name) not in OWN:
-                mesh.lateen("delete", kind, name, "-n", namespace)
-    mesh.apply(Path(lateen.demo.__file__).parent / "bookinfo-gateway.yaml")
+def bookinfo(mesh: Mesh) -> Mesh:
+    """The mesh with nothing but the demo's rules."""
+    asyncio.run(_reset(mesh))
     eventually(lambda: mesh.ask("/productpage").status, lambda status: status == 200)
+    return mesh
+
+
+async def _reset(mesh: Mesh) -> None:
+    """Takes away every rule that is not the demo's, and restores those."""
+    async with Client(mesh.settings.layout().api_socket) as client:
+        for kind in RULES:
+            for each in await client.list(kind):
+                name, namespace = each["metadata"]["name"], each["metadata"]["namespace"]
+                if (kind, name) not in OWN:
+                    await client.delete(kind, name, namespace)
+        gateway = Path(lateen.demo.__file__).parent / "bookinfo-gateway.yaml"
+        assert (await client.apply([(gateway.name, gateway.read_text())])).applied
 
 
 def sample(name: str) -> Path:

@@ -135,7 +135,7 @@ class Mesh:
                 await link.close()
 
         done = asyncio.run(execute())
-        return bool(done["ok"]), str(done["output"])
+        return done["exit_code"] == 0, str(done["output"])
 
 
 class Answer:

@@ -17,7 +17,7 @@ STRANGER: Json = {
     "apiVersion": "v1",
     "kind": "Pod",
     "metadata": {"name": "stranger", "namespace": "default", "labels": {"sidecar.istio.io/inject": "false"}},
-    "spec": {"containers": [{"name": "shell", "command": ["sleep", "1000"]}]},
+    "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "shell", "command": ["sleep", "1000"]}]},
 }
 STRICT: Json = {
     "apiVersion": "security.istio.io/v1",
