@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
 from lateen.api import kinds
 from lateen.api.struct import Json
 from lateen.apiserver.client import Applied, ApplyResult
-from lateen.apiserver.errors import ApiError
+from lateen.apiserver.errors import ApiError, BadRequestError
 from lateen.apiserver.operations import Apply, Delete, Operation, ref_of
 from lateen.apiserver.positions import placed, source_of
 from lateen.apiserver.rows import Row
@@ -24,8 +25,12 @@ from lateen.lib.findings import Finding, Level
 from lateen.lib.ids import Ref
 from lateen.lib.yaml import Document, parse
 
-Check = Callable[[Document], list[Finding]]
-"""All that is wrong with one document by itself."""
+
+class Check(Protocol):
+    """All that is wrong with one document by itself; `namespace` is for a document that names none."""
+
+    def __call__(self, document: Document, *, namespace: str = "default") -> list[Finding]: ...
+
 
 Analyse = Callable[[Sequence[Ref]], Awaitable[Sequence[Finding]]]
 """What the mesh as it is now has to say about objects."""
@@ -82,7 +87,7 @@ async def apply(store: Store, request: Request, check: Check, analyse: Analyse) 
 
 async def delete(store: Store, request: Request) -> ApplyResult:
     """Deletes what the files name and what is there of it; their specs are not looked at."""
-    items, findings = await asyncio.to_thread(_read, request, lambda _: [])
+    items, findings = await asyncio.to_thread(_read, request, None)
     if any(each.level is Level.ERROR for each in findings):
         return ApplyResult(False, (), _sorted(findings))
     there = [item.ref for item in items if store.get(item.ref) is not None]
@@ -96,33 +101,35 @@ async def delete(store: Store, request: Request) -> ApplyResult:
     return ApplyResult(True, tuple(done), _sorted(findings))
 
 
-def _read(request: Request, check: Check) -> tuple[list[_Item], list[Finding]]:
+def _read(request: Request, check: Check | None) -> tuple[list[_Item], list[Finding]]:
     items: list[_Item] = []
     findings: list[Finding] = []
     for file in request.files:
         documents, broken = parse(file.text, file.name)
         findings += broken
         for document in documents:
-            found = check(document)
+            found = check(document, namespace=request.namespace) if check is not None else []
             findings += found
+            if any(each.level is Level.ERROR for each in found):
+                continue
             try:
                 raw = in_namespace(document.raw, request.namespace)
                 ref = ref_of(raw)
-            except (ApiError, AttributeError, TypeError) as error:
-                if not any(each.level is Level.ERROR for each in found):
-                    findings.append(
-                        Finding(code=REFUSED, level=Level.ERROR, message=str(error), position=document.position())
-                    )
+            except ApiError as error:
+                findings.append(
+                    Finding(code=REFUSED, level=Level.ERROR, message=str(error), position=document.position())
+                )
                 continue
-            found = [msgspec.structs.replace(each, ref=ref) for each in found]
             items.append(_Item(ref, raw, document, source_of(document), tuple(found)))
     return items, findings
 
 
 def in_namespace(raw: Json, namespace: str) -> Json:
     """The document in the namespace it lives in: its own, else the given one; none for cluster-scoped kinds."""
-    kind = kinds.by_api(raw.get("apiVersion", ""), raw.get("kind", ""))
-    metadata: Json = raw.get("metadata") or {}
+    if not isinstance(raw, dict) or not isinstance(raw.get("metadata"), dict):  # pyright: ignore[reportUnnecessaryIsInstance] (from a file)
+        raise BadRequestError("a document must be an object with apiVersion, kind and metadata")
+    kind = kinds.by_api(str(raw.get("apiVersion")), str(raw.get("kind")))
+    metadata: Json = raw["metadata"]
     if kind is not None and not kind.namespaced:
         return {**raw, "metadata": {key: value for key, value in metadata.items() if key != "namespace"}}
     return {**raw, "metadata": {**metadata, "namespace": metadata.get("namespace") or namespace}}

@@ -78,11 +78,13 @@ def application(
     ready: Callable[[], bool],
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """The API as an ASGI application. `check` and `analyse`: see `files`; `routes`: more of lateen's own."""
+    """The API as an ASGI application. `check` and `analyse`: see `files`; `routes`: more, looked
+    at first."""
     api = _Api(store, check, analyse, ready)
     methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
     return Starlette(
         routes=[
+            *routes,
             Route("/api/v1/{rest:path}", api.kubernetes, methods=methods),
             Route("/apis/{group}/{version}/{rest:path}", api.kubernetes, methods=methods),
             Route("/lateen/v1/apply", api.apply, methods=["POST"]),
@@ -90,7 +92,6 @@ def application(
             Route("/lateen/v1/history", api.history),
             Route("/healthz", api.healthy),
             Route("/readyz", api.ready),
-            *routes,
         ],
         exception_handlers={ApiError: _refusal, 404: _no_route, 405: _no_method, Exception: _bug},
     )

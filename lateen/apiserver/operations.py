@@ -72,11 +72,11 @@ class Operation(Protocol):
 def ref_of(document: Json) -> Ref:
     """The Ref of a document that has apiVersion, kind and a name. BadRequestError without one of them."""
     metadata: Json = document.get("metadata") or {}
-    group = document.get("apiVersion", "").rpartition("/")[0]
-    kind, name = document.get("kind", ""), metadata.get("name", "")
-    if not document.get("apiVersion") or not kind or not name:
-        raise BadRequestError("an object needs apiVersion, kind and metadata.name", remedy="add what is missing")
-    return Ref(group, kind, metadata.get("namespace", ""), name)
+    api_version, kind, name = document.get("apiVersion"), document.get("kind"), metadata.get("name")
+    namespace = metadata.get("namespace") or ""
+    if not all(isinstance(each, str) and each for each in (api_version, kind, name)) or not isinstance(namespace, str):
+        raise BadRequestError("an object needs apiVersion, kind and metadata.name, each a text", remedy="add them")
+    return Ref(str(api_version).rpartition("/")[0], str(kind), namespace, str(name))
 
 
 class Create(msgspec.Struct, frozen=True):
@@ -300,6 +300,9 @@ def _update(tx: Transaction, row: Row, document: Json, said: dict[str, Any]) -> 
         return None
     if same and all(getattr(row, name) == value for name, value in said.items()):
         return row
+    if not same:  # what proxies said was about another version
+        findings = said.get("findings", row.findings)
+        said["findings"] = {origin: part for origin, part in findings.items() if origin != "proxies"}
     return tx.put(
         msgspec.structs.replace(
             row,

@@ -38,6 +38,7 @@ async def serve(application: ASGIApp, listener: socket.socket) -> None:
         application,
         lifespan="off",
         log_config=None,
+        log_level="critical",  # bugs are logged where they are answered
         access_log=False,
         ws="none",
         backlog=_BACKLOG,
@@ -50,9 +51,11 @@ async def serve(application: ASGIApp, listener: socket.socket) -> None:
         await asyncio.shield(task)
     finally:
         server.should_exit = server.force_exit = True
+        await task
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
         for answer in list(server.server_state.tasks):
             answer.cancel()  # watches never end by themselves
-        await task
         listener.close()
 
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from lateen.api.check import check
 
+from lateen.api.check import check
 from lateen.apiserver.client import Client
 from lateen.apiserver.files import Analyse
 from lateen.apiserver.http import application

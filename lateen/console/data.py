@@ -1,0 +1,141 @@
+"""What the control plane shows of itself, as JSON: proxies, objects with findings, where things are.
+
+Secret values never leave here: a Secret's data, and whatever a Pod's environment says under a name that smells of
+one, are replaced by stars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from lateen.api import kinds
+from lateen.api.struct import Json
+from lateen.apiserver.rows import Row
+from lateen.apiserver.store import Store
+from lateen.lib.findings import Finding
+from lateen.lib.layout import Layout
+from lateen.xds.server import ProxyStatus
+
+MASK: Final = "***"
+
+
+class Mesh(msgspec.Struct, frozen=True):
+    """One running mesh, as pages see it."""
+
+    name: str
+    store: Store
+    proxies: Callable[[], list[ProxyStatus]]
+    ready: Callable[[], bool]
+    metrics: Callable[[], bytes]
+    layout: Layout
+
+
+def findings_of(row: Row) -> list[Finding]:
+    """All that is said about an object."""
+    return [each for part in row.findings.values() for each in msgspec.json.decode(part, type=list[Finding])]
+
+
+def shown(row: Row) -> Json:
+    """An object without secret values."""
+    document = row.decode()
+    if row.ref.kind == "Secret":
+        for key in ("data", "stringData"):
+            if key in document:
+                document[key] = dict.fromkeys(document[key], MASK)
+        annotations: Json = document["metadata"].get("annotations") or {}
+        if annotations:  # kubectl leaves the whole object there
+            document["metadata"]["annotations"] = dict.fromkeys(annotations, MASK)
+    return document
+
+
+def proxy_json(status: ProxyStatus) -> Json:
+    """One proxy for `proxy-status` and pages: per type SYNCED, STALE (something is on its way), or REFUSED."""
+    types: dict[str, Json] = {}
+    for each in status.types:
+        state = "REFUSED" if each.errors else "SYNCED" if each.synced else "STALE"
+        types[each.short] = {
+            "state": state,
+            "held": each.held,
+            "subscribed": each.subscribed,
+            "wildcard": each.wildcard,
+            "revision": each.acked_revision,
+            "sentNonce": each.sent_nonce,
+            "ackedNonce": each.acked_nonce,
+            "errors": each.errors,
+        }
+    return {
+        "name": status.proxy.name,
+        "namespace": status.proxy.namespace,
+        "kind": status.proxy.kind.value,
+        "nodeId": status.node_id,
+        "protocol": status.protocol,
+        "peer": status.peer,
+        "revision": status.acked_revision,
+        "types": types,
+    }
+
+
+def overview(mesh: Mesh) -> Json:
+    """The mesh in short."""
+    rows = mesh.store.rows()
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.ref.kind] = counts.get(row.ref.kind, 0) + 1
+    return {
+        "name": mesh.name,
+        "ready": mesh.ready(),
+        "revision": mesh.store.revision,
+        "objects": dict(sorted(counts.items())),
+        "findings": [msgspec.to_builtins(each) for row in rows for each in findings_of(row)],
+        "proxies": [proxy_json(each) for each in mesh.proxies()],
+        "paths": {
+            "state": str(mesh.layout.state),
+            "logs": str(mesh.layout.logs),
+            "api": str(mesh.layout.api_socket),
+            "xds": str(mesh.layout.xds_socket),
+        },
+    }
+
+
+def mesh_routes(mesh: Mesh) -> list[BaseRoute]:
+    """`/lateen/v1/overview`, `/lateen/v1/proxies`, `/lateen/v1/objects[/KIND]`, `/debug/syncz`, `/metrics`."""
+
+    async def overview_json(_: Request) -> Response:
+        return json_response(overview(mesh))
+
+    async def proxies_json(_: Request) -> Response:
+        return json_response([proxy_json(each) for each in mesh.proxies()])
+
+    async def proxies_object(_: Request) -> Response:
+        return json_response({"proxies": [proxy_json(each) for each in mesh.proxies()]})
+
+    async def objects_json(request: Request) -> Response:
+        word = request.path_params.get("kind", "")
+        kind = kinds.by_name(word) if word else None
+        if word and kind is None:
+            return json_response({"error": f"there is no kind {word!r}"}, 404)
+        rows = mesh.store.list((kind.group, kind.kind)) if kind else sorted(mesh.store.rows(), key=lambda row: row.ref)
+        return json_response({"items": [shown(row) for row in rows]})
+
+    async def metrics(_: Request) -> Response:
+        return Response(mesh.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return [
+        Route("/lateen/v1/overview", overview_json),
+        Route("/lateen/v1/proxies", proxies_object),
+        Route("/lateen/v1/objects", objects_json),
+        Route("/lateen/v1/objects/{kind}", objects_json),
+        Route("/debug/syncz", proxies_json),
+        Route("/metrics", metrics),
+    ]
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """A value as a JSON answer."""
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

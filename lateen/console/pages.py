@@ -1,0 +1,157 @@
+"""The control plane's pages on loopback: one overview for people, JSON for programs, health and metrics.
+
+    /            objects with findings, proxies in sync, Pods, where things are
+    /api/...     the same as JSON: overview, proxies, objects[/KIND]
+    /healthz /readyz /metrics /debug/syncz
+
+Read-only, no script, nothing from elsewhere. Only requests that name this machine are answered, so that a page on
+the web cannot read the mesh through a name it points at 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
+
+from lateen.api.struct import Json
+from lateen.apiserver.rows import Row
+from lateen.console.data import Mesh, findings_of, mesh_routes, proxy_json
+
+_HOSTS = ["localhost", "127.0.0.1"]
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
+_HEADERS = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #1c2024; }
+h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .3rem .8rem .3rem 0;
+border-bottom: 1px solid #d8dce0; vertical-align: top; overflow-wrap: anywhere } th { font-weight: 600 }
+.error, .REFUSED { color: #b42318 } .warning, .STALE { color: #93570c } .SYNCED, .ok { color: #1d6b3a }
+code { font-size: .9em } p.none { color: #60666c }
+@media (prefers-color-scheme: dark) { body { background: #15181b; color: #e4e7ea } th, td { border-color: #33383d }
+.error, .REFUSED { color: #ff8a7a } .warning, .STALE { color: #e8b04c } .SYNCED, .ok { color: #6fcf97 } }
+"""
+
+
+def pages(mesh: Mesh) -> Starlette:
+    """The pages as an ASGI application."""
+
+    async def index(_: Request) -> Response:
+        return HTMLResponse(
+            render(mesh), headers={"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
+        )
+
+    async def healthy(_: Request) -> Response:
+        return Response("ok\n")
+
+    async def ready(_: Request) -> Response:
+        return Response("ok\n") if mesh.ready() else Response("loading\n", status_code=503)
+
+    routes = mesh_routes(mesh)
+    api = [Route(each.path.removeprefix("/lateen/v1"), each.endpoint) for each in routes
+           if isinstance(each, Route) and each.path.startswith("/lateen/v1/")]  # fmt: skip
+    rest = [each for each in routes if isinstance(each, Route) and not each.path.startswith("/lateen/v1/")]
+    return Starlette(
+        routes=[
+            Route("/", index),
+            Route("/healthz", healthy),
+            Route("/readyz", ready),
+            Mount("/api", routes=api),
+            *rest,
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS)],
+    )
+
+
+def render(mesh: Mesh) -> str:
+    """The overview."""
+    rows = sorted(mesh.store.rows(), key=lambda row: row.ref)
+    state = "ready" if mesh.ready() else "loading"
+    parts = [
+        f"<h1>{escape(mesh.name)}</h1><p>{state} at revision {mesh.store.revision}, {len(rows)} objects</p>",
+        _section("Findings", ("Level", "Object", "Where", "What", "Remedy"), _finding_rows(rows)),
+        _section("Proxies", ("Proxy", "Kind", "CDS", "EDS", "LDS", "RDS", "SDS"), _proxy_rows(mesh)),
+        _section("Pods", ("Pod", "Phase", "Ready", "Address"), _pod_rows(rows)),
+        _section("Objects", ("Kind", "Object", "Generation", "Findings"), _object_rows(rows)),
+        _section("Where things are", ("What", "Path"), _path_rows(mesh)),
+    ]
+    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>lateen: {escape(mesh.name)}"
+    return (
+        f"<!doctype html><html lang=en><head>{head}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body>"
+    )
+
+
+def _section(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    cells = ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
+    if not cells:
+        return f"<h2>{title}</h2><p class=none>none</p>"
+    head = "".join(f"<th>{column}</th>" for column in columns)
+    return f"<h2>{title}</h2><table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+
+
+def _finding_rows(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
+    for row in rows:
+        for each in findings_of(row):
+            yield (
+                f"<span class={each.level.value}>{each.level.value}</span> {escape(each.code)}",
+                escape(row.ref.short),
+                escape(str(each.position or each.path)),
+                escape(each.message),
+                escape(each.remedy),
+            )
+
+
+def _proxy_rows(mesh: Mesh) -> Iterable[Sequence[str]]:
+    for status in mesh.proxies():
+        each = proxy_json(status)
+        types: dict[str, Json] = each["types"]
+        yield (
+            escape(f"{each['namespace']}/{each['name']}"),
+            escape(each["kind"]),
+            *(_type_cell(types.get(short)) for short in ("CDS", "EDS", "LDS", "RDS", "SDS")),
+        )
+
+
+def _type_cell(status: Json | None) -> str:
+    if status is None:
+        return "-"
+    said = escape("; ".join(f"{name}: {error}" for name, error in status["errors"].items()))
+    return f"<span class={status['state']} title='{said}'>{status['state']}</span> {status['held']}"
+
+
+def _pod_rows(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
+    for row in rows:
+        if row.ref.kind == "Pod":
+            status: Json = row.decode().get("status") or {}
+            ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", ()))
+            yield (
+                escape(f"{row.ref.namespace}/{row.ref.name}"),
+                escape(status.get("phase", "Pending")),
+                "<span class=ok>yes</span>" if ready else "<span class=warning>no</span>",
+                escape(status.get("podIP", "-")),
+            )
+
+
+def _object_rows(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
+    for row in rows:
+        if row.ref.kind not in ("Pod", "EndpointSlice"):
+            name = f"{row.ref.namespace}/{row.ref.name}" if row.ref.namespace else row.ref.name
+            held = " <span class=error>held at its last good version</span>" if row.held else ""
+            yield (
+                escape(row.ref.kind),
+                f"{escape(name)}{held}",
+                str(row.generation),
+                str(len(findings_of(row)) or ""),
+            )
+
+
+def _path_rows(mesh: Mesh) -> Iterable[Sequence[str]]:
+    layout = mesh.layout
+    for what, path in (("state", layout.state), ("logs", layout.logs), ("API", layout.api_socket)):
+        yield (what, f"<code>{escape(str(path))}</code>")

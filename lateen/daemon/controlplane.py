@@ -1,0 +1,200 @@
+"""The control plane process: store, API, graph, xDS, CA and pages put together.
+
+    python -m lateen.daemon.controlplane SETTINGS-FILE SUPERVISOR-PID
+
+Everything is loaded before anybody is served, so a proxy that connects first gets the whole picture. The sockets:
+`api.sock` (HTTP), `xds.sock` and 127.0.0.1:15012 (gRPC, client certificate required: xDS and renewals), `ca.sock`
+(gRPC, no client certificate: first certificates by token), 127.0.0.1:20001 (pages), and for tools, when asked, xDS
+without authentication.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
+
+import grpc.aio
+import structlog
+
+from lateen.api.check import check
+from lateen.apiserver.http import application
+from lateen.apiserver.serving import serve, tcp_listener, unix_listener
+from lateen.apiserver.store import Store
+from lateen.console.data import mesh_routes
+from lateen.console.pages import Mesh, pages
+from lateen.daemon.identities import Identities
+from lateen.daemon.inputs import Inputs, initial
+from lateen.daemon.metrics import Metrics
+from lateen.daemon.process import enter
+from lateen.daemon.quarantine import StoreQuarantine
+from lateen.daemon.settings import Settings
+from lateen.daemon.token_requests import token_route
+from lateen.engine import Graph
+from lateen.envoy.types import TYPES
+from lateen.intent.scope import scope_of
+from lateen.lib.errors import LateenError
+from lateen.lib.findings import Finding
+from lateen.lib.ids import Ref
+from lateen.model.mesh import trust_domain
+from lateen.security.ca import open_ca
+from lateen.security.client import unix_target
+from lateen.security.csr import CertificateService
+from lateen.security.peer import peer_of
+from lateen.security.serving import SERVER_OPTIONS, ServingCertificate
+from lateen.security.tokens import TokenIssuer
+from lateen.xds.auth import Authenticated, Believing
+from lateen.xds.server import OPTIONS, XdsServer
+
+_STOP_S = 1.0
+
+_log = structlog.stdlib.get_logger("lateen.controlplane")
+
+
+class Settled:
+    """Tells when everything that was submitted has been worked off."""
+
+    def __init__(self, xds: XdsServer) -> None:
+        self._xds = xds
+        self._waiters: list[asyncio.Future[None]] = []
+        xds.pump.on_drained(self._drained)
+
+    def _drained(self) -> Iterator[None]:
+        waiters, self._waiters = self._waiters, []
+        for each in waiters:
+            if not each.done():
+                each.set_result(None)
+        yield
+
+    async def wait(self) -> None:
+        """Returns when all that was submitted before is in force."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiters.append(future)
+        self._xds.pump.wake()
+        await future
+
+
+class ControlPlane:
+    """Everything in one process; `run` serves until cancelled."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        layout = settings.layout()
+        self._settings = settings
+        self._store = store
+        self._ready = False
+        graph = Graph()
+        graph.commit(initial(store.rows()))
+        domain = graph.pull(trust_domain)
+        ca = open_ca(layout.ca)
+        tokens = TokenIssuer(layout.state / "tokens.json")
+        self._identities = Identities(store, tokens, domain)
+        rule = Authenticated(
+            partial(peer_of, trust_domain=domain), self._identities.peer_of_token, self._identities.account_of
+        )
+        self._xds = XdsServer(graph, TYPES, scope_of, rule, StoreQuarantine(store))
+        self._settled = Settled(self._xds)
+        store.subscribe(Inputs(self._xds.pump.submit))
+        self._certificates = CertificateService(ca, tokens, self._identities.certificate_of, domain)
+        self._serving = ServingCertificate(ca, domain)
+        self._metrics = Metrics(store, self._xds.proxies, lambda: self._xds.counters)
+        mesh = Mesh(settings.name, store, self._xds.proxies, lambda: self._ready, self._metrics.text, layout)
+        self._pages = pages(mesh)
+        self._api = application(
+            store,
+            check=check,
+            analyse=self._analyse,
+            ready=lambda: self._ready,
+            routes=[token_route(store, tokens, self._identities), *mesh_routes(mesh)],
+        )
+
+    async def run(self) -> None:
+        """Serves until cancelled."""
+        settings, layout = self._settings, self._settings.layout()
+        async with asyncio.TaskGroup() as parts, contextlib.AsyncExitStack() as stack:
+            parts.create_task(self._xds.run(), name="xds")
+            parts.create_task(self._metrics.run(), name="metrics")
+            await self._settled.wait()
+            gc.collect()
+            gc.freeze()  # what is loaded stays: a full collection over it would stop the loop for its length
+            first, renewal = unix_target(layout.run / "ca.sock"), unix_target(layout.xds_socket)
+            await stack.enter_async_context(self._grpc([first], mutual=False))
+            await stack.enter_async_context(self._grpc([renewal, *_loopback(settings.xds_port)], mutual=True))
+            if settings.plaintext_xds_port:
+                await stack.enter_async_context(plaintext_xds(self._xds, f"127.0.0.1:{settings.plaintext_xds_port}"))
+            if settings.console_port:
+                listener = tcp_listener("127.0.0.1", settings.console_port)
+                parts.create_task(serve(self._pages, listener), name="pages")
+            parts.create_task(serve(self._api, unix_listener(layout.api_socket)), name="api")
+            self._ready = True
+            _log.info("ready", objects=len(self._store.rows()), revision=self._store.revision)
+            await asyncio.Event().wait()
+
+    @contextlib.asynccontextmanager
+    async def _grpc(self, addresses: Sequence[str], *, mutual: bool) -> AsyncIterator[None]:
+        server = grpc.aio.server(options=(*SERVER_OPTIONS, *OPTIONS))
+        self._certificates.add_to(server)
+        if mutual:
+            server.add_generic_rpc_handlers((self._xds.handler(),))
+        for address in addresses:
+            _add_port(server, address, self._serving.credentials(require_client_certificate=mutual))
+        async with _running(server):
+            yield
+
+    async def _analyse(self, refs: Sequence[Ref]) -> Sequence[Finding]:
+        await self._settled.wait()
+        return ()
+
+
+@contextlib.asynccontextmanager
+async def plaintext_xds(xds: XdsServer, address: str) -> AsyncIterator[None]:
+    """xDS for tools: no authentication, the node's word counts. `address` is HOST:PORT."""
+    server = grpc.aio.server(options=(*SERVER_OPTIONS, *OPTIONS))
+    server.add_generic_rpc_handlers((xds.handler(Believing()),))
+    _add_port(server, address, None)
+    async with _running(server):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _running(server: grpc.aio.Server) -> AsyncIterator[None]:
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(_STOP_S)
+
+
+def _add_port(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> None:
+    try:
+        if credentials is None:
+            server.add_insecure_port(address)
+        else:
+            server.add_secure_port(address, credentials)
+    except RuntimeError:
+        raise LateenError(f"cannot listen on {address}: is it taken?", remedy="choose another port") from None
+
+
+def _loopback(port: int) -> list[str]:
+    return [f"127.0.0.1:{port}"] if port else []
+
+
+async def run(settings: Settings) -> None:
+    """Serves until SIGTERM."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    layout = settings.layout()
+    layout.xds_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = await Store.open(layout.store)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await ControlPlane(settings, store).run()
+    finally:
+        await store.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(run(enter()))

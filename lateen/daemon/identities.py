@@ -1,0 +1,92 @@
+"""Who a caller is, looked up in the store: its Pod, the Pod's account, and what its certificate is to say.
+
+The store is asked and not the graph, so that a Pod counts from the moment its creation was acknowledged, however
+much the graph has to drain.
+"""
+
+from __future__ import annotations
+
+from lateen.api.core.pod import Pod
+from lateen.api.istio.workload_entry import WorkloadEntry
+from lateen.api.objects import ref_of, transaction
+from lateen.apiserver.store import Store
+from lateen.daemon.inputs import typed
+from lateen.engine import Graph
+from lateen.lib.spiffe import SpiffeId
+from lateen.model.workloads import Workload, entry_workload, pod_workload
+from lateen.security.csr import Caller
+from lateen.security.peer import PeerIdentity
+from lateen.security.tokens import CA_AUDIENCE, TokenClaims, TokenError, TokenIssuer
+
+CLUSTER = "Kubernetes"
+"""Istio's name of the local cluster."""
+
+
+class Identities:
+    """Lookups for the certificate service and for xDS streams."""
+
+    def __init__(self, store: Store, tokens: TokenIssuer, trust_domain: str) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._trust_domain = trust_domain
+
+    def certificate_of(self, caller: Caller) -> PeerIdentity | None:
+        """What a caller's certificate says; None when its Pod is gone, another, or of another account."""
+        pod = self._pod(caller.namespace, caller.pod)
+        if pod is None or pod.metadata.uid != caller.uid:
+            return None
+        workload = _workload(pod)
+        if workload is None or workload.service_account != caller.service_account:
+            return None
+        return PeerIdentity(
+            spiffe=SpiffeId(self._trust_domain, caller.namespace, caller.service_account),
+            pod=caller.pod,
+            uid=caller.uid,
+            workload=workload.workload,
+            type=_type(pod),
+            service=workload.canonical_name,
+            revision=workload.canonical_revision,
+            cluster=CLUSTER,
+            network=workload.network,
+        )
+
+    def peer_of_token(self, token: str) -> TokenClaims | None:
+        """Who holds that token; None when it is not valid, or its Pod is gone."""
+        try:
+            claims = self._tokens.verify(token, CA_AUDIENCE)
+        except TokenError:
+            return None
+        pod = self._pod(claims.namespace, claims.pod)
+        return claims if pod is not None and pod.metadata.uid == claims.uid else None
+
+    def account_of(self, namespace: str, name: str) -> str | None:
+        """The service account of a Pod or WorkloadEntry; None when there is none of that name."""
+        pod = self._pod(namespace, name)
+        workload = _workload(pod if pod is not None else self._entry(namespace, name))
+        return workload.service_account if workload is not None else None
+
+    def _pod(self, namespace: str, name: str) -> Pod | None:
+        row = self._store.get(ref_of(Pod, namespace, name))
+        found = typed(row) if row is not None else None
+        return found if isinstance(found, Pod) else None
+
+    def _entry(self, namespace: str, name: str) -> WorkloadEntry | None:
+        row = self._store.get(ref_of(WorkloadEntry, namespace, name))
+        found = typed(row) if row is not None else None
+        return found if isinstance(found, WorkloadEntry) else None
+
+
+def _workload(behind: Pod | WorkloadEntry | None) -> Workload | None:
+    """The model's view of one object by itself."""
+    if behind is None:
+        return None
+    graph = Graph()
+    graph.commit(transaction([behind]))
+    query = pod_workload if isinstance(behind, Pod) else entry_workload
+    return graph.pull(query, behind.namespace, behind.name)
+
+
+def _type(pod: Pod) -> str:
+    """What made the Pod, as telemetry names it."""
+    owner = next((each for each in pod.metadata.owner_references if each.controller), None)
+    return "pod" if owner is None else "job" if owner.kind == "Job" else "deployment"

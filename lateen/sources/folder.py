@@ -1,0 +1,211 @@
+"""What a folder of YAML means, without touching a disk: texts of files in, transactions out.
+
+A folder changes in ways that nobody meant: a file is read half written, a volume is gone for a moment, a checkout
+removes everything before it brings it back. So:
+
+- A text that does not parse changes nothing: the objects that its file last gave stay.
+- An object that breaks the rules of its kind stays as it last was; the others of its file go on.
+- What vanishes is deleted only after nothing more has vanished for half a second, and not at all when it is all
+  there was, or five objects and more than half: that is held, reported, and ended by the objects' return or by
+  somebody's word.
+
+Every change and addition counts at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from lateen.api import kinds
+from lateen.api.codec import DecodeError, decode
+from lateen.api.objects import transaction
+from lateen.api.struct import Json, Object
+from lateen.engine import Transaction
+from lateen.lib.findings import Finding, Level
+from lateen.lib.ids import Ref
+from lateen.lib.yaml import Document, parse
+
+SETTLE_S: Final = 0.5
+MASS: Final = 5
+"""So many objects, if they are more than half of all, are not deleted at once."""
+
+TWICE: Final = "LTN0010"
+HELD: Final = "LTN0013"
+UNREADABLE: Final = "LTN0012"
+
+Check = Callable[[Document], list[Finding]]
+
+
+class _File(msgspec.Struct):
+    """What one file last said."""
+
+    objects: dict[Ref, tuple[Object, Document]]
+    findings: list[Finding]
+
+
+class Folder:
+    """The objects of a folder. `check` finds what is wrong with one document by itself."""
+
+    def __init__(self, check: Check, *, allow_mass_delete: bool = False) -> None:
+        self._check = check
+        self._allow = allow_mass_delete
+        self._files: dict[str, _File] = {}
+        self._known: dict[Ref, Object] = {}
+        self._vanished: set[Ref] = set()
+        self._vanished_at = 0.0
+        self._held: set[Ref] = set()
+        self._confirmed = False
+        self._findings: tuple[Finding, ...] = ()
+
+    def read(self, name: str, text: str) -> None:
+        """A file as it is now; `update` says what that changes."""
+        documents, broken = parse(text, name)
+        before = self._files.get(name) or _File({}, [])
+        if broken:
+            self._files[name] = _File(before.objects, broken)
+            return
+        file = _File({}, [])
+        for document in documents:
+            self._take(document, before, file)
+        self._files[name] = file
+
+    def remove(self, name: str) -> None:
+        """A file that is gone."""
+        self._files.pop(name, None)
+
+    def confirm(self) -> None:
+        """Somebody means the deletion that is held; the next `update` carries it out."""
+        self._held = set()
+        self._confirmed = True
+
+    def update(self, now: float) -> Transaction | None:
+        """What changes in the mesh, at that time in seconds; None when nothing does."""
+        wanted, twice = self._wanted()
+        put = [each for ref, (each, _) in wanted.items() if self._known.get(ref) != each]
+        self._held -= wanted.keys()
+        vanished = self._known.keys() - wanted.keys() - self._held
+        if vanished - self._vanished:
+            self._vanished_at = now
+        self._vanished = vanished
+        delete: set[Ref] = set()
+        if vanished and (self._confirmed or now >= self._vanished_at + SETTLE_S):
+            if self._is_mass(len(vanished), bool(wanted)):
+                self._held |= vanished
+            else:
+                delete = vanished
+            self._vanished = set()
+            self._confirmed = False
+        for each in put:
+            self._known[each.ref] = each
+        for ref in delete:
+            del self._known[ref]
+        self._findings = tuple(self._say(twice))
+        return transaction(put, sorted(delete)) if put or delete else None
+
+    @property
+    def due_at(self) -> float | None:
+        """When `update` must be called although no file changes; None: never."""
+        return self._vanished_at + SETTLE_S if self._vanished else None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What there is to say about the folder after the last `update`."""
+        return self._findings
+
+    @property
+    def held(self) -> bool:
+        """True while a mass deletion is held."""
+        return bool(self._held)
+
+    def document(self, ref: Ref) -> Document | None:
+        """Where an object was written."""
+        for file in self._files.values():
+            if ref in file.objects:
+                return file.objects[ref][1]
+        return None
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def _take(self, document: Document, before: _File, file: _File) -> None:
+        found = self._check(document)
+        file.findings += found
+        wrong = any(each.level is Level.ERROR for each in found)
+        try:
+            each = decode(in_namespace(document.raw))
+        except (DecodeError, AttributeError, TypeError) as error:
+            if not wrong:
+                file.findings.append(
+                    Finding(code=UNREADABLE, level=Level.ERROR, message=str(error), position=document.position())
+                )
+            ref = _ref(document.raw)
+            if ref in before.objects:
+                file.objects[ref] = before.objects[ref]
+            return
+        if not wrong:
+            file.objects.setdefault(each.ref, (each, document))
+        elif each.ref in before.objects:
+            file.objects[each.ref] = before.objects[each.ref]
+
+    def _wanted(self) -> tuple[dict[Ref, tuple[Object, Document]], list[Finding]]:
+        wanted: dict[Ref, tuple[Object, Document]] = {}
+        twice: list[Finding] = []
+        for name in sorted(self._files):
+            for ref, (each, document) in self._files[name].objects.items():
+                first = wanted.setdefault(ref, (each, document))
+                if first[1] is not document:
+                    twice.append(
+                        Finding(
+                            code=TWICE,
+                            level=Level.WARNING,
+                            message=f"{ref.short} is there twice; the one at {first[1].position()} counts",
+                            ref=ref,
+                            position=document.position(),
+                            remedy="remove one of them",
+                        )
+                    )
+        return wanted, twice
+
+    def _is_mass(self, count: int, left: bool) -> bool:
+        if self._allow or self._confirmed:
+            return False
+        return not left or (count >= MASS and count * 2 > len(self._known) - len(self._held))
+
+    def _say(self, twice: list[Finding]) -> list[Finding]:
+        said = [each for name in sorted(self._files) for each in self._files[name].findings]
+        said += twice
+        if self._held:
+            shown = ", ".join(each.short for each in sorted(self._held)[:5])
+            more = f" and {len(self._held) - 5} more" if len(self._held) > 5 else ""
+            said.append(
+                Finding(
+                    code=HELD,
+                    level=Level.WARNING,
+                    message=f"{len(self._held)} objects vanished from the folder at once and are kept: {shown}{more}",
+                    remedy="bring the files back; or, if you mean it, touch the file .allow-mass-delete in the folder",
+                )
+            )
+        return said
+
+
+def in_namespace(raw: Json) -> Json:
+    """The document in the namespace it lives in: `default` unless it says so, none for cluster-scoped kinds."""
+    kind = kinds.by_api(str(raw.get("apiVersion")), str(raw.get("kind")))
+    metadata: Json = raw.get("metadata") or {}
+    namespace = (metadata.get("namespace") or "default") if kind is None or kind.namespaced else ""
+    return {**raw, "metadata": {**metadata, "namespace": namespace}}
+
+
+def _ref(raw: object) -> Ref | None:
+    if not isinstance(raw, dict):
+        return None
+    document: Json = raw  # pyright: ignore[reportUnknownVariableType]
+    metadata = document.get("metadata")
+    if not isinstance(metadata, dict):
+        return None
+    named: Json = in_namespace(document)["metadata"]
+    group = str(document.get("apiVersion", "")).rpartition("/")[0]
+    return Ref(group, str(document.get("kind", "")), str(named["namespace"]), str(named.get("name", "")))
