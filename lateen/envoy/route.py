@@ -66,7 +66,8 @@ def route_configuration(q: Q, scope: Scope, name: str) -> Resource | None:
         return q(service_configuration, client, scope.labels, host, port)
     if port not in q(route_table.http_ports, client):
         return None
-    return q(port_configuration, client, q(route_table.read_labels, client, port, scope.labels), port)
+    keys = q(route_table.read_keys, client, port)
+    return q(port_configuration, client, tuple(each for each in scope.labels if each[0] in keys), port)
 
 
 # -- tables ------------------------------------------------------------------------------------------------

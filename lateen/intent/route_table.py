@@ -132,15 +132,11 @@ def passes_unknown(q: Q, client: Client) -> bool:
     return q(outbound_policy).allow_any
 
 
-def read_labels(q: Q, client: Client, port: int, labels: Labels) -> Labels:
-    """Those labels of a proxy that decide anything in the table of a port; mostly none, so that proxies of a
-    namespace share it."""
-    keys = {key for each in q(sidecar_hosts, client, port) for key in _keys(q, each.virtual_service)}
-    return tuple(each for each in labels if each[0] in keys)
-
-
-def _keys(q: Q, ref: Ref | None) -> tuple[str, ...]:
-    return q(source_keys, ref) if ref is not None else ()
+def read_keys(q: Q, client: Client, port: int) -> tuple[str, ...]:
+    """The keys of those labels of a proxy that decide anything in the table of a port, sorted; mostly none, so
+    that proxies of a namespace share it."""
+    refs = dict.fromkeys(each.virtual_service for each in q(sidecar_hosts, client, port))
+    return tuple(sorted({key for ref in refs if ref is not None for key in q(source_keys, ref)}))
 
 
 def _claim(taken: set[str], names: tuple[str, ...]) -> tuple[str, ...]:
@@ -180,8 +176,7 @@ def _names_by_port(q: Q, client: Client) -> Mapping[int, tuple[str, ...]]:
     beside them, else on port 80."""
     found: dict[int, list[str]] = {}
     for host in q(mesh_hosts, client):
-        ref = q(mesh_virtual_service, client, host)
-        if ref is None or q(_names_a_service, client, host):
+        if q(_names_a_service, client, host) or (ref := q(mesh_virtual_service, client, host)) is None:
             continue
         ports = {port for other in q(hosts_of, ref) for port in q(_http_ports_of, client, other)}
         for port in ports or (HTTP_PORT,):

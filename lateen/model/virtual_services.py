@@ -34,7 +34,7 @@ from lateen.model.delegates import merged
 from lateen.model.hosts import overlap, parse_service_host, resolve
 from lateen.model.mesh import default_virtual_service_export, domain
 from lateen.model.services import EVERYWHERE, export_to
-from lateen.model.visibility import Client, egress
+from lateen.model.visibility import Client, EgressListener, egress
 from lateen.model.workloads import Labels
 
 MESH = "mesh"
@@ -46,10 +46,13 @@ Rank = tuple[int, str, str, str]
 
 
 class Binding(msgspec.Struct, frozen=True):
-    """A VirtualService as far as choosing one needs it. `hosts` are full names or wildcards."""
+    """A VirtualService as far as choosing one needs it: full host names or wildcards, namespaces (or `*`) that see
+    it, and its age."""
 
     ref: Ref
     hosts: tuple[str, ...]
+    exported: tuple[str, ...]
+    creation: str
 
 
 class Reader(msgspec.Struct, frozen=True, cache_hash=True):
@@ -85,7 +88,7 @@ class _SourceMatch(Protocol):
 def mesh_virtual_service(q: Q, client: Client, host: str) -> Ref | None:
     """The VirtualService that counts for sidecars of a client and a full host name, or None."""
     for pattern in _patterns(host):
-        ranks = {ref: rank for ref in q(_bound_to_host, pattern) if (rank := q(_rank, client, ref)) is not None}
+        ranks = {each.ref: rank for each in q(_bound_to_host, pattern) if (rank := _rank(q, client, each)) is not None}
         if ranks:
             return min(ranks, key=ranks.__getitem__)
     return None
@@ -94,7 +97,7 @@ def mesh_virtual_service(q: Q, client: Client, host: str) -> Ref | None:
 def mesh_hosts(q: Q, client: Client) -> tuple[str, ...]:
     """The hosts and wildcards that VirtualServices for sidecars of a client name, sorted. Most are services; the
     others are names that exist by the VirtualService alone."""
-    seen = (each for each in q(_mesh_bindings) if q(_rank, client, each.ref) is not None)
+    seen = (each for each in q(_mesh_bindings) if _rank(q, client, each) is not None)
     return tuple(sorted({host for each in seen for host in each.hosts}))
 
 
@@ -104,7 +107,7 @@ def gateway_virtual_services(q: Q, namespace: str, gateway: str) -> tuple[Bindin
     ranked = [
         (rank, each)
         for each in q(_bound_to_gateway, gateway)
-        if (rank := q(_rank, Client(namespace, router=True), each.ref)) is not None
+        if (rank := _rank(q, Client(namespace, router=True), each)) is not None
     ]
     return tuple(each for _, each in sorted(ranked, key=lambda item: item[0]))
 
@@ -194,9 +197,10 @@ def origins(q: Q, ref: Ref) -> tuple[Ref, ...]:
 def _delegate(q: Q, ref: Ref, namespace: str) -> VirtualService | None:
     """A VirtualService that a root in that namespace may delegate to: it names no hosts and is exported there."""
     found = get(q, VirtualService, ref.namespace, ref.name)
-    if found is None or found.spec.hosts or _export_class(q(_exported, ref), ref.namespace, namespace) is None:
+    if found is None or found.spec.hosts:
         return None
-    return found
+    exported = _exported(found, q(default_virtual_service_export))
+    return found if _export_class(exported, ref.namespace, namespace) is not None else None
 
 
 def _delegate_ref(said: Delegate, root: Ref) -> Ref:
@@ -243,12 +247,12 @@ def _gateways(said: tuple[str, ...], owner: str) -> tuple[str, ...]:
     return tuple(each if each == MESH or "/" in each else f"{owner}/{each}" for each in said) or (MESH,)
 
 
-def _rank(q: Q, client: Client, ref: Ref) -> Rank | None:
+def _rank(q: Q, client: Client, each: Binding) -> Rank | None:
     """Where a VirtualService stands among those for the same host, the least first; None when not seen."""
-    export = _export_class(q(_exported, ref), ref.namespace, client.namespace)
-    if export is None or (not client.router and not q(_imported, client, ref)):
+    export = _export_class(each.exported, each.ref.namespace, client.namespace)
+    if export is None or (not client.router and not _imported(q(egress, client), each)):
         return None
-    return (export, q(_creation, ref), ref.name, ref.namespace)
+    return (export, each.creation, each.ref.name, each.ref.namespace)
 
 
 def _export_class(exported: tuple[str, ...], owner: str, namespace: str) -> int | None:
@@ -260,48 +264,48 @@ def _export_class(exported: tuple[str, ...], owner: str, namespace: str) -> int 
     return 0 if exported == (owner,) else 1
 
 
-def _exported(q: Q, ref: Ref) -> tuple[str, ...]:
-    found = get(q, VirtualService, ref.namespace, ref.name)
-    said = found.spec.export_to if found is not None else ()
-    return export_to(said, ref.namespace) or export_to(q(default_virtual_service_export), ref.namespace) or EVERYWHERE
-
-
-def _imported(q: Q, client: Client, ref: Ref) -> bool:
+def _imported(listeners: tuple[EgressListener, ...], each: Binding) -> bool:
     """True when no Sidecar scopes the client, or one of its listeners imports a host of the VirtualService."""
-    listeners = q(egress, client)
-    if not listeners:
-        return True
-    hosts = q(hosts_of, ref)
-    return any(
-        any(namespace in ("*", ref.namespace) and overlap(pattern, host) for namespace, pattern in each.hosts)
-        for each in listeners
-        for host in hosts
+    return not listeners or any(
+        namespace in ("*", each.ref.namespace) and overlap(pattern, host)
+        for listener in listeners
+        for namespace, pattern in listener.hosts
+        for host in each.hosts
     )
 
 
-def _creation(q: Q, ref: Ref) -> str:
-    found = get(q, VirtualService, ref.namespace, ref.name)
-    return (found.metadata.creation_timestamp if found is not None else "") or "9999"
+def _exported(each: VirtualService, default: tuple[str, ...]) -> tuple[str, ...]:
+    return export_to(each.spec.export_to or default, each.namespace) or EVERYWHERE
 
 
-def _bound_to_host(q: Q, pattern: str) -> tuple[Ref, ...]:
+def _bindings(q: Q, found: Iterable[VirtualService]) -> tuple[Binding, ...]:
+    cluster_domain, default = q(domain), q(default_virtual_service_export)
+    return tuple(
+        Binding(
+            each.ref,
+            tuple(resolve(host, each.namespace, cluster_domain) for host in each.spec.hosts),
+            _exported(each, default),
+            each.metadata.creation_timestamp or "9999",
+        )
+        for each in found
+    )
+
+
+def _bound_to_host(q: Q, pattern: str) -> tuple[Binding, ...]:
     """The VirtualServices for sidecars that name a full host or wildcard."""
-    refs = [each.ref for each in q.group(_BY_HOST, pattern)]
+    found = q.group(_BY_HOST, pattern)
     if (parts := parse_service_host(pattern, q(domain))) is not None:
-        refs += [each.ref for each in q.group(_BY_HOST, ".".join(parts) + _SHORT)]
-    return tuple(refs)
+        found += q.group(_BY_HOST, ".".join(parts) + _SHORT)
+    return _bindings(q, found)
 
 
 def _bound_to_gateway(q: Q, gateway: str) -> tuple[Binding, ...]:
-    return tuple(Binding(each.ref, q(hosts_of, each.ref)) for each in q.group(_BY_GATEWAY, gateway))
+    return _bindings(q, q.group(_BY_GATEWAY, gateway))
 
 
 def _mesh_bindings(q: Q) -> tuple[Binding, ...]:
-    return tuple(
-        Binding(each.ref, q(hosts_of, each.ref))
-        for each in everywhere(q, VirtualService)
-        if MESH in _gateways(each.spec.gateways, each.namespace)
-    )
+    found = everywhere(q, VirtualService)
+    return _bindings(q, (each for each in found if MESH in _gateways(each.spec.gateways, each.namespace)))
 
 
 def _patterns(host: str) -> Iterator[str]:
