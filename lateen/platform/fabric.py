@@ -51,11 +51,14 @@ class Fabric:
 
 
 def rootful() -> bool:
-    """Whether this process may make namespaces without a user namespace of its own."""
+    """Whether this process may make namespaces and change users without a user namespace of its own."""
     with open("/proc/self/status") as file:
         line = next(line for line in file if line.startswith("CapEff:"))
     bits = int(line.split()[1], 16)
-    return os.getuid() == 0 and all(bits >> cap & 1 for cap in (syscalls.CAP_SYS_ADMIN, syscalls.CAP_NET_ADMIN))
+    with open("/proc/self/uid_map") as file:
+        users = sum(int(line.split()[2]) for line in file)
+    needed = (syscalls.CAP_SYS_ADMIN, syscalls.CAP_NET_ADMIN, syscalls.CAP_SETUID, syscalls.CAP_SETGID)
+    return os.getuid() == 0 and users > 1 and all(bits >> capability & 1 for capability in needed)
 
 
 def make(settings: PlatformSettings) -> Fabric:

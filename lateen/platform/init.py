@@ -299,7 +299,8 @@ class Pod:
         self._when_stopped.clear()
 
     def _drain(self, proxy: Proxy) -> None:
-        """Ask Envoy to take no new connections, then wait until it has none."""
+        """Ask Envoy to end its connections, then wait until it has nothing left to do: a sidecar, whose application
+        has ended, no request; a gateway no connection."""
 
         def asked(ok: bool, what: str) -> None:
             if ok:
@@ -317,8 +318,9 @@ class Pod:
             elif self._proxy and not self._proxy.finished:
                 self.reactor.later(DRAIN_POLL_S, lambda: self._until_quiet(proxy))
 
-        request = admin_request("GET", "/stats?filter=downstream_cx_active$")
-        probe.exchange(self.reactor, proxy.admin_socket, request, 1, seen, judge=quiet)
+        request = admin_request("GET", "/stats?filter=downstream_(rq|cx)_active$")
+        judge = no_requests if self._containers else no_connections
+        probe.exchange(self.reactor, proxy.admin_socket, request, 1, seen, judge=judge)
 
     def _end_proxy(self) -> None:
         if self._drained:
@@ -332,12 +334,22 @@ def admin_request(method: str, path: str) -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
 
 
-def quiet(answer: bytes) -> tuple[bool, str]:
-    """Whether Envoy's counters of open downstream connections, its admin's apart, are all zero."""
+def no_requests(answer: bytes) -> tuple[bool, str]:
+    """Whether no HTTP request is being answered."""
+    return _all_zero(answer, "http.", "downstream_rq_active")
+
+
+def no_connections(answer: bytes) -> tuple[bool, str]:
+    """Whether no downstream connection is open."""
+    return _all_zero(answer, "listener.", "downstream_cx_active")
+
+
+def _all_zero(answer: bytes, prefix: str, name: str) -> tuple[bool, str]:
+    """Whether Envoy's gauges of that sort, those of its admin interface apart, are all zero; those that aren't."""
     status, body = probe.read_answer(answer)
     open_now = [
         line
         for line in body.decode(errors="replace").splitlines()
-        if line.startswith("listener.") and ".admin." not in line and ": " in line and not line.endswith(": 0")
+        if line.startswith(prefix) and f".{name}: " in line and ".admin." not in line and not line.endswith(": 0")
     ]
     return status == 200 and not open_now, "; ".join(open_now)

@@ -1,13 +1,12 @@
 """What stands in the way of a mesh on this machine, found before anything of it is started.
 
 Every obstacle is named with what to do about it; none is worked around. The checks try the real thing where that
-is harmless (a child that makes the namespaces, a listener that is closed again) and read otherwise.
+is harmless (a Pod that ends at once, a listener that is closed again) and read otherwise.
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import ipaddress
 import os
 import socket
@@ -19,11 +18,15 @@ import msgspec
 
 from lateen.lib.layout import Layout
 from lateen.node.envoy import envoy_binary
-from lateen.platform import syscalls
+from lateen.platform.trial import trial
 
 SOCKET_PATH_BYTES = 100
 _LONGEST_SOCKET = "pods/" + 36 * "x" + "/gw-65535.sock"
-_NAMESPACES = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID
+_SWITCHES = (
+    ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=15000"),
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
+    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
+)
 
 
 class Obstacle(msgspec.Struct, frozen=True):
@@ -43,8 +46,7 @@ def obstacles(
     """
     return [
         *_data_plane(),
-        *_library(),
-        *_namespaces(),
+        *(list(_library()) or _namespaces()),
         *_directories(layout),
         *_ports(listen),
         *_routes(ranges, Path("/proc/net/route").read_text()),
@@ -66,47 +68,19 @@ def _library() -> Iterator[Obstacle]:
 
 
 def _namespaces() -> Iterator[Obstacle]:
-    rootless = os.geteuid() != 0
-    failed = _try_unshare(_NAMESPACES | (syscalls.CLONE_NEWUSER if rootless else 0))
-    if not failed:
-        return
-    why = os.strerror(failed)
-    if not rootless:
-        yield Obstacle(
-            f"root may not make namespaces here ({why}): CAP_SYS_ADMIN is missing",
-            "run outside the container, or give it CAP_SYS_ADMIN and CAP_NET_ADMIN",
-        )
-        return
-    kernel = "/proc/sys/kernel"
-    for file, off, setting in (
-        ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=15000"),
-        (f"{kernel}/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
-        (
-            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-            "1",
-            "kernel.apparmor_restrict_unprivileged_userns=0",
-        ),
-    ):
-        path = Path(file)
-        if path.exists() and path.read_text().strip() == off:
-            yield Obstacle("user namespaces are off for ordinary users", f"as root: sysctl -w {setting}")
-            return
-    yield Obstacle(f"user namespaces cannot be made here ({why})", "run as root, or allow user namespaces")
-
-
-def _try_unshare(flags: int) -> int:
-    """0, or the error number of making such namespaces, tried by a child that ends at once."""
-    child = os.fork()
-    if child == 0:
-        code = errno.EIO
-        try:
-            syscalls.unshare(flags)
-            code = 0
-        except OSError as error:
-            code = error.errno or errno.EIO
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    """Whether a Pod can run: one is tried, when nothing known is in the way."""
+    if os.geteuid() != 0:
+        for file, off, setting in _SWITCHES:
+            path = Path(file)
+            if path.exists() and path.read_text().strip() == off:
+                yield Obstacle("user namespaces are off for ordinary users", f"as root: sysctl -w {setting}")
+                return
+    failed = trial()
+    if failed and os.geteuid() == 0:
+        remedy = "run outside the container, or give it CAP_SYS_ADMIN and CAP_NET_ADMIN"
+        yield Obstacle(f"root cannot run Pods here: {failed}", remedy)
+    elif failed:
+        yield Obstacle(f"Pods cannot run here: {failed}", "run as root, or allow user namespaces")
 
 
 def _directories(layout: Layout) -> Iterator[Obstacle]:

@@ -33,6 +33,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     root: Root
     base: str
     cgroups: tuple[str, ...] = ()
+    oom_score: int = 0
+    """Added to the kernel's choice of what to kill first when memory runs out (0-1000): never an init before these."""
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -99,6 +101,8 @@ def _execute(program: Program, output: int) -> None:
     for directory in program.cgroups:
         with open(f"{directory}/cgroup.procs", "w") as file:
             file.write("0")
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(program.oom_score))
     os.setsid()
     syscalls.unshare(syscalls.CLONE_NEWNS)
     Builder(program.base).enter(program.root)

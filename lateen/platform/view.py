@@ -72,6 +72,7 @@ def application(
         capabilities=(),
         root=root,
         base=paths.root,
+        oom_score=500,
     )
 
 
@@ -104,6 +105,7 @@ def proxy(spec: PodSandbox, proxy: Proxy, paths: PodPaths, hidden: tuple[str, ..
         capabilities=(syscalls.CAP_NET_RAW,),
         root=Root(binds=tuple(binds), hidden=hidden),
         base=paths.root,
+        oom_score=200,
     )
 
 

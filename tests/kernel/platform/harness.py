@@ -121,7 +121,7 @@ class Mesh:
 
 def layout() -> Layout:
     base = Path(tempfile.mkdtemp(prefix="lt-", dir="/tmp"))
-    return Layout(f"a-{base.name}", base / "state", base / "run")
+    return Layout(f"a-{base.name}", base / "the state", base / "run")
 
 
 @asynccontextmanager
