@@ -5,9 +5,10 @@ client's own trouble: it keeps what it had and is reported. A content that nobod
 everybody at once (`Catalogue.refused`), and the court looks for the object behind it among those it was made from
 and that no accepted resource of its type was made from as they are now. With several suspects the question is
 settled by trial: in a fork of the graph suspects are set back to what was last accepted, and the resource made
-there is offered to the one client that refused. It starts with all set back (so the client never gets more than it had) and lets them
-in again in halves: n suspects with one guilty take about 2 log2 n round trips, while all others keep what they run.
-The verdict goes to the quarantine, which sets back the object for everybody; then the rest goes live.
+there is offered to the one client that refused. It starts with all set back, so the client never gets more than it
+had, and lets them in again in halves: n suspects with one guilty take about 2 log2 n round trips, while all others
+keep what they run. The verdict goes to the quarantine, which sets back the object for everybody; then the rest goes
+live.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ class Court:
         self._say(stream, entry, version, error, tuple(sorted(verdict)), only_this_proxy=False)
         if self._quarantine is not None:
             for ref, reason in sorted(verdict.items()):
-                await self._quarantine.hold(ref, reason)
+                if self._pump.graph.input(ref) == entry.inputs.get(ref):  # not changed meanwhile
+                    await self._quarantine.hold(ref, reason)
 
     def _open(self, entry: Entry, version: str) -> bool:
         current = entry.current
