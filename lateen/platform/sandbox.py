@@ -104,8 +104,9 @@ class Platform:
 
     async def close(self) -> None:
         """Let go of everything; spawner and Pods go on."""
-        for task in self._tasks:
-            task.cancel()
+        async with self._starting:  # not in the middle of starting a spawner
+            for task in self._tasks:
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for link in (*self._links.values(), self._spawner):
             if link:
