@@ -12,6 +12,7 @@ from __future__ import annotations
 from envoy.config.route.v3.route_components_pb2 import Route
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 
+from lateen.api.istio.virtual_service import StringMatch
 from lateen.engine import Q
 from lateen.features.encoding import pack, set_percent, set_text
 from lateen.features.feature import Direction, Feature, HttpFilter, Phase, Rule
@@ -27,8 +28,8 @@ def intent(_: Q, rule: Rule) -> Cors | None:
     said = rule.http.cors_policy
     if said is None:
         return None
-    origins = [match for each in said.allow_origins if (match := text_match(each)).kind is not MatchKind.PRESENT]
-    origins += [ANY_ORIGIN if each == "*" else TextMatch(MatchKind.EXACT, each) for each in said.allow_origin]
+    origins = [_origin(text_match(each)) for each in said.allow_origins if each != StringMatch()]
+    origins += [_origin(TextMatch(MatchKind.EXACT, each)) for each in said.allow_origin]
     return Cors(
         origins=tuple(origins),
         methods=said.allow_methods,
@@ -40,12 +41,16 @@ def intent(_: Q, rule: Rule) -> Cors | None:
     )
 
 
+def _origin(match: TextMatch) -> TextMatch:
+    """Presence and a lone star both mean every origin."""
+    every = match.kind is MatchKind.PRESENT or match == TextMatch(MatchKind.EXACT, "*")
+    return ANY_ORIGIN if every else match
+
+
 def envoy(slot: Cors, route: Route) -> None:
     """Writes the route's own configuration of the CORS filter."""
     config = cors_pb2.CorsPolicy()
     for origin in slot.origins:
-        if origin == TextMatch(MatchKind.EXACT, "*"):
-            origin = ANY_ORIGIN
         set_text(config.allow_origin_string_match.add(), origin)
     config.allow_methods = ",".join(slot.methods)
     config.allow_headers = ",".join(slot.headers)

@@ -17,16 +17,17 @@ CLAIM_PREFIX = "@request.auth.claims"
 """A header name that means a claim of a JSON web token."""
 
 _NOT_HEADERS = frozenset({"uri", "scheme", "method", "authority"})
+_ANYTHING = ("*", ".*")
 _PRESENT = TextMatch(MatchKind.PRESENT)
 
 
 def text_match(said: StringMatch, ignore_case: bool = False) -> TextMatch:
-    """The comparison that a StringMatch asks for. Empty texts and a lone `*` ask for presence."""
+    """The comparison that a StringMatch asks for. Empty texts and expressions for anything ask for presence."""
     if said.exact:
         return TextMatch(MatchKind.EXACT, said.exact, ignore_case)
     if said.prefix:
         return TextMatch(MatchKind.PREFIX, said.prefix, ignore_case)
-    if said.regex and said.regex != "*":
+    if said.regex and said.regex not in _ANYTHING:
         return TextMatch(MatchKind.REGEX, said.regex)
     return _PRESENT
 
@@ -44,7 +45,7 @@ def route_match(said: HTTPMatchRequest | None) -> RouteMatch | None:
     path = EVERY_PATH
     if said.uri is not None:
         path = text_match(said.uri, bool(said.ignore_uri_case))
-        if path.kind is MatchKind.PRESENT or path == TextMatch(MatchKind.REGEX, ".*"):
+        if path.kind is MatchKind.PRESENT:
             path = EVERY_PATH
     headers = [
         NamedMatch(name, match)

@@ -166,10 +166,18 @@ def test_an_answer_with_a_body_that_is_no_base64_is_empty() -> None:
     assert route("directResponse: {status: 200, body: {bytes: '!'}}").direct_response == DirectResponse(200)
 
 
-def test_old_origins_of_cors() -> None:
-    found = route(f"corsPolicy: {{allowOrigin: ['*', 'http://a']}}, {TO}").cors
+@pytest.mark.parametrize(
+    ("said", "origins"),
+    [
+        ("allowOrigin: ['*', 'http://a']", [("regex", ".*"), ("exact", "http://a")]),
+        ("allowOrigins: [{regex: .*}, {exact: '*'}, {}]", [("regex", ".*"), ("regex", ".*")]),
+        ("allowOrigins: [{prefix: 'https://'}]", [("prefix", "https://")]),
+    ],
+)
+def test_origins_of_cors(said: str, origins: list[tuple[str, str]]) -> None:
+    found = route(f"corsPolicy: {{{said}}}, {TO}").cors
     assert found is not None
-    assert [str(each.value) for each in found.origins] == [".*", "http://a"]
+    assert [(each.kind.value, each.value) for each in found.origins] == origins
 
 
 def test_pseudo_headers_cannot_be_changed() -> None:
