@@ -60,7 +60,9 @@ def parse_node(node: Node) -> Proxy:
             grpc.StatusCode.INVALID_ARGUMENT,
             f"node id {node.id!r} is not KIND~IP~NAME.NAMESPACE~DOMAIN with KIND one of {', '.join(sorted(kinds))}",
         )
-    name, _, namespace = parts[2].rpartition(".")
+    name, dot, namespace = parts[2].rpartition(".")
+    if not dot:
+        name, namespace = parts[2], ""
     metadata = node.metadata
     namespace = _text(metadata, "NAMESPACE") or namespace
     if not namespace:
@@ -69,7 +71,7 @@ def parse_node(node: Node) -> Proxy:
     return Proxy(
         kind=ProxyKind(parts[0]),
         namespace=namespace,
-        name=name or parts[2],
+        name=name,
         service_account=_text(metadata, "SERVICE_ACCOUNT"),
         addresses=addresses or ((parts[1],) if parts[1] else ()),
         labels=_labels(metadata),
