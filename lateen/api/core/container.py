@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
+from lateen.api import rules
 from lateen.api.core.selectors import IntOrString
+from lateen.api.problems import Problem, at
 from lateen.api.struct import Meta, NonEmpty, NonNegativeInt32, Port, Struct, field
+from lateen.lib.names import is_label, is_port_name
 from lateen.lib.quantities import Quantity
 
 
@@ -63,6 +66,12 @@ class EnvVar(Struct, frozen=True):
     value: str | None = None
     value_from: EnvVarSource | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if "=" in self.name or "\0" in self.name:
+            yield Problem("name", f'"{self.name[:80]}" cannot be the name of a variable', "use letters, digits and '_'")
+        if self.value and self.value_from is not None:
+            yield Problem("valueFrom", '"value" and "valueFrom" exclude each other', "keep one of them")
+
 
 class EnvFromReference(Struct, frozen=True):
     """A ConfigMap or Secret all of whose keys become variables."""
@@ -88,6 +97,11 @@ class ContainerPort(Struct, frozen=True):
     name: str | None = None
     protocol: Literal["TCP", "UDP", "SCTP"] | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if self.name and not is_port_name(self.name):
+            remedy = "use a-z, 0-9 and '-', at most 15 characters, a letter among them"
+            yield Problem("name", f'"{self.name[:80]}" cannot be the name of a port', remedy)
+
 
 class ExecAction(Struct, frozen=True):
     """A command that must end with 0."""
@@ -111,12 +125,20 @@ class HTTPGetAction(Struct, frozen=True):
     path: str | None = None
     scheme: Literal["HTTP", "HTTPS"] | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if isinstance(self.port, int):
+            yield from rules.port("port", self.port)
+
 
 class TCPSocketAction(Struct, frozen=True):
     """A port that must accept connections."""
 
     port: IntOrString
     host: str | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        if isinstance(self.port, int):
+            yield from rules.port("port", self.port)
 
 
 class GRPCAction(Struct, frozen=True):
@@ -147,6 +169,10 @@ class Probe(Struct, frozen=True):
     tcp_socket: TCPSocketAction | None = None
     termination_grace_period_seconds: int | None = None
     timeout_seconds: NonNegativeInt32 | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        if self.exec is None and self.http_get is None and self.tcp_socket is None and self.grpc is None:
+            yield Problem("", "what is asked is missing", 'set "httpGet", "tcpSocket" or "exec"')
 
 
 class LifecycleHandler(Struct, frozen=True):
@@ -271,6 +297,12 @@ class VolumeMount(Struct, frozen=True):
     sub_path: str | None = None
     sub_path_expr: str | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if not self.mount_path.startswith("/"):
+            yield Problem("mountPath", f'"{self.mount_path[:80]}" is not a whole path', "begin it with /")
+        if self.sub_path and (self.sub_path.startswith("/") or ".." in self.sub_path.split("/")):
+            yield Problem("subPath", f'"{self.sub_path[:80]}" leads out of the volume', "write a path inside of it")
+
 
 class VolumeDevice(Struct, frozen=True):
     """Where a block device is seen in a container."""
@@ -308,3 +340,28 @@ class Container(Struct, frozen=True):
     volume_devices: tuple[VolumeDevice, ...] = ()
     volume_mounts: tuple[VolumeMount, ...] = ()
     working_dir: str | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        if not is_label(self.name):
+            yield Problem("name", f'"{self.name[:80]}" cannot be the name of a container', "use a-z, 0-9 and '-'")
+        names = [each.name for each in self.ports if each.name]
+        yield from rules.no_duplicates(("ports",), names, "the name of a port")
+        yield from rules.no_duplicates(("volumeMounts",), [each.mount_path for each in self.volume_mounts], "path")
+        for place, port in self._port_names():
+            if port not in names:
+                yield Problem(place, f"the container has no port named {port}", "add it to ports, or write a number")
+
+    def _port_names(self) -> Iterator[tuple[str, str]]:
+        handlers = [
+            (name, probe.http_get, probe.tcp_socket)
+            for name, probe in (
+                ("livenessProbe", self.liveness_probe),
+                ("readinessProbe", self.readiness_probe),
+                ("startupProbe", self.startup_probe),
+            )
+            if probe is not None
+        ]
+        for name, get, connect in handlers:
+            for kind, handler in (("httpGet", get), ("tcpSocket", connect)):
+                if handler is not None and isinstance(handler.port, str) and not handler.port.isdecimal():
+                    yield at(name, kind, "port"), handler.port

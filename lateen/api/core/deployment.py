@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from lateen.api.core.pod import PodTemplateSpec
 from lateen.api.core.selectors import IntOrString, LabelSelector
+from lateen.api.problems import Problem, at
 from lateen.api.struct import NonNegativeInt32, Object, Struct
 
 
@@ -14,6 +17,13 @@ class RollingUpdateDeployment(Struct, frozen=True):
 
     max_surge: IntOrString | None = None
     max_unavailable: IntOrString | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        for name, value in (("maxSurge", self.max_surge), ("maxUnavailable", self.max_unavailable)):
+            if value is not None and not _AMOUNT.fullmatch(str(value)):
+                yield Problem(name, f'"{value}" is no number or percentage', 'write 1 or "25%"')
+        if str(self.max_surge).strip("0%") == "" and str(self.max_unavailable).strip("0%") == "":
+            yield Problem("", "nothing may be too many and nothing may be missing", "set one of them above 0")
 
 
 class DeploymentStrategy(Struct, frozen=True):
@@ -35,6 +45,20 @@ class DeploymentSpec(Struct, frozen=True):
     revision_history_limit: NonNegativeInt32 | None = None
     strategy: DeploymentStrategy | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        labels = self.template.metadata.labels
+        if self.selector.is_empty:
+            yield Problem("selector", "the selector is empty", "set matchLabels to labels of the template")
+        for key, value in self.selector.match_labels.items():
+            if labels.get(key) != value:
+                place = at("selector", "matchLabels", key)
+                yield Problem(
+                    place, f"the template has no label {key}: {value}", "write the same labels in both places"
+                )
+        if self.template.spec.restart_policy not in (None, "Always"):
+            place = at("template", "spec", "restartPolicy")
+            yield Problem(place, "a Deployment always restarts its containers", "leave it out, or use a Job")
+
 
 class Deployment(Object, frozen=True):
     """Pods that are all alike and always there."""
@@ -43,3 +67,6 @@ class Deployment(Object, frozen=True):
     KIND: ClassVar[str] = "Deployment"
 
     spec: DeploymentSpec
+
+
+_AMOUNT = re.compile(r"[0-9]{1,9}%?")

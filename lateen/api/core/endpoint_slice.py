@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from lateen.api.core.selectors import ObjectReference
+from lateen.api.problems import Problem, at
 from lateen.api.struct import Meta, Object, Port, Struct
+from lateen.lib.names import is_address, is_host
 
 
 class EndpointConditions(Struct, frozen=True):
@@ -67,3 +69,15 @@ class EndpointSlice(Object, frozen=True):
     address_type: Literal["IPv4", "IPv6", "FQDN"]
     endpoints: Annotated[tuple[Endpoint, ...], Meta(max_length=1000)] = ()
     ports: tuple[EndpointPort, ...] = ()
+
+    def problems(self) -> Iterator[Problem]:
+        for index, endpoint in enumerate(self.endpoints):
+            for inner, address in enumerate(endpoint.addresses):
+                fits = is_host(address) if self.address_type == "FQDN" else is_address(address)
+                if self.address_type != "FQDN" and fits:
+                    fits = (":" in address) == (self.address_type == "IPv6")
+                if not fits:
+                    place = at("endpoints", index, "addresses", inner)
+                    yield Problem(
+                        place, f'"{address[:80]}" is not of type {self.address_type}', "change one of the two"
+                    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from lateen.api.core.pod import PodTemplateSpec
 from lateen.api.core.selectors import LabelSelector
+from lateen.api.problems import Problem, at
 from lateen.api.struct import NonNegativeInt32, Object, Struct
 
 
@@ -70,6 +72,15 @@ class JobSpec(Struct, frozen=True):
     success_policy: SuccessPolicy | None = None
     suspend: bool | None = None
     ttl_seconds_after_finished: NonNegativeInt32 | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        if self.template.spec.restart_policy not in ("Never", "OnFailure"):
+            place = at("template", "spec")
+            yield Problem(
+                place, "a Job ends, so its containers do not always restart", "set restartPolicy: Never or OnFailure"
+            )
+        if self.completion_mode == "Indexed" and self.completions is None:
+            yield Problem("", "an indexed Job needs to know how many", "set completions")
 
 
 class Job(Object, frozen=True):

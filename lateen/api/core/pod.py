@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+from lateen.api import rules
 from lateen.api.core.container import (
     AppArmorProfile,
     Container,
@@ -15,6 +16,7 @@ from lateen.api.core.container import (
 )
 from lateen.api.core.selectors import LabelSelector, LocalObjectReference
 from lateen.api.core.volume import Volume
+from lateen.api.problems import Problem, at
 from lateen.api.struct import Meta, Object, ObjectMeta, Struct, field
 from lateen.lib.quantities import Quantity
 
@@ -159,6 +161,23 @@ class PodSpec(Struct, frozen=True):
     tolerations: tuple[Toleration, ...] = ()
     topology_spread_constraints: tuple[TopologySpreadConstraint, ...] = ()
     volumes: tuple[Volume, ...] = ()
+
+    def problems(self) -> Iterator[Problem]:
+        every = [("initContainers", each) for each in self.init_containers]
+        every += [("containers", each) for each in self.containers]
+        seen: set[str] = set()
+        for name, container in every:
+            if container.name in seen:
+                yield Problem(name, f"container {container.name} is there twice", "give each its own name")
+            seen.add(container.name)
+        yield from rules.no_duplicates(("volumes",), [each.name for each in self.volumes], "volume", "name")
+        volumes = {each.name for each in self.volumes}
+        for name, containers in (("initContainers", self.init_containers), ("containers", self.containers)):
+            for index, container in enumerate(containers):
+                for inner, mount in enumerate(container.volume_mounts):
+                    if mount.name not in volumes:
+                        place = at(name, index, "volumeMounts", inner, "name")
+                        yield Problem(place, f"the Pod has no volume named {mount.name}", "add it to volumes")
 
 
 class PodTemplateSpec(Struct, frozen=True):

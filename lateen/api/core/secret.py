@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+from lateen.api.core.config_map import KEY
+from lateen.api.problems import Problem, at
 from lateen.api.struct import Object
 from lateen.lib.secrets import Masked, MaskedBase64, MaskedText
 
@@ -28,3 +30,15 @@ class Secret(Object, frozen=True):
     def keys(self) -> tuple[str, ...]:
         """The keys that have a value, sorted."""
         return tuple(sorted({*self.data, *self.string_data}))
+
+    def problems(self) -> Iterator[Problem]:
+        for name, keys in (("data", self.data), ("stringData", self.string_data)):
+            for key in keys:
+                if not KEY.fullmatch(key):
+                    yield Problem(
+                        at(name, key), f'"{key[:80]}" cannot be a key', "use letters, digits, '-', '_' and '.'"
+                    )
+        if self.type == "kubernetes.io/tls":
+            for key in ("tls.crt", "tls.key"):
+                if self.value(key) is None:
+                    yield Problem("data", f"a Secret of type kubernetes.io/tls needs {key}", "set it")

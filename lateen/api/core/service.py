@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
+from lateen.api import rules
 from lateen.api.core.selectors import IntOrString
+from lateen.api.problems import Problem, at
 from lateen.api.struct import Meta, Object, Port, Struct, field
+from lateen.lib.names import is_address, is_label, is_port_name
 
 
 class ServicePort(Struct, frozen=True):
@@ -18,6 +21,16 @@ class ServicePort(Struct, frozen=True):
     node_port: Annotated[int, Meta(ge=0, le=65535)] | None = None
     protocol: Literal["TCP", "UDP", "SCTP"] | None = None
     target_port: IntOrString | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        if self.name and not is_label(self.name):
+            yield Problem("name", f'"{self.name[:80]}" cannot be the name of a port', "use a-z, 0-9 and '-'")
+        if isinstance(self.target_port, int):
+            yield from rules.port("targetPort", self.target_port)
+        elif self.target_port and not is_port_name(self.target_port):
+            yield Problem(
+                "targetPort", f'"{self.target_port[:80]}" is no port', "write a number, or the name of a port"
+            )
 
 
 class ClientIPConfig(Struct, frozen=True):
@@ -55,6 +68,25 @@ class ServiceSpec(Struct, frozen=True):
     session_affinity_config: SessionAffinityConfig | None = None
     traffic_distribution: Literal["PreferClose", "PreferSameZone", "PreferSameNode"] | None = None
     type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        if self.type == "ExternalName":
+            if not self.external_name:
+                yield Problem("", "type ExternalName needs a name", "set externalName")
+        elif not self.ports and self.cluster_ip != "None":
+            yield Problem("", "the service has no ports", "set ports; only a headless service can be without")
+        if len(self.ports) > 1:
+            for index, each in enumerate(self.ports):
+                if not each.name:
+                    yield Problem(at("ports", index), "ports need names when there are several", "set name")
+        yield from rules.no_duplicates(
+            ("ports",), [each.name for each in self.ports if each.name], "the name of a port"
+        )
+        numbers = [(each.port, each.protocol or "TCP") for each in self.ports]
+        yield from rules.no_duplicates(("ports",), [f"{number}/{protocol}" for number, protocol in numbers], "port")
+        yield from rules.labels(("selector",), self.selector)
+        if self.cluster_ip not in (None, "", "None") and not is_address(self.cluster_ip):
+            yield Problem("clusterIP", f'"{self.cluster_ip[:80]}" is no address', 'write an address, or "None"')
 
 
 class Service(Object, frozen=True):

@@ -5,10 +5,12 @@ One attribute per field of the CRD; a test compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+from lateen.api import rules
 from lateen.api.istio.selectors import PolicyTargetReference, WorkloadSelector
+from lateen.api.problems import Problem, at
 from lateen.api.struct import Int32, Meta, Object, Port, Struct, UInt32
 
 
@@ -61,6 +63,10 @@ class ProxyMatch(Struct, frozen=True):
     metadata: Mapping[str, str] = {}
     proxy_version: str | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if self.proxy_version:
+            yield from rules.regex("proxyVersion", self.proxy_version)
+
 
 class RouteMatch(Struct, frozen=True):
     """A route by its name or what it does."""
@@ -99,6 +105,9 @@ class WaypointMatch(Struct, frozen=True):
     filter: FilterMatch | None = None
     port_number: Port | None = None
     route: WaypointRouteMatch | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        yield from rules.port("portNumber", self.port_number)
 
 
 class EnvoyConfigObjectMatch(Struct, frozen=True):
@@ -158,6 +167,25 @@ class EnvoyConfigObjectPatch(Struct, frozen=True):
     match: EnvoyConfigObjectMatch | None = None
     patch: Patch | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if self.apply_to in (None, "INVALID"):
+            yield Problem("", '"applyTo" is missing', "say what is patched, such as HTTP_FILTER")
+        if self.patch is None or self.patch.operation in (None, "INVALID"):
+            yield Problem("", '"patch.operation" is missing', "say what is done, such as MERGE")
+        elif self.patch.operation != "REMOVE" and not self.patch.value:
+            yield Problem("patch", f"operation {self.patch.operation} needs a value", "set patch.value")
+        if self.match is None:
+            return
+        objects = {
+            "listener": self.match.listener,
+            "routeConfiguration": self.match.route_configuration,
+            "cluster": self.match.cluster,
+        }
+        wanted = _OBJECTS.get(self.apply_to or "")
+        for name, value in objects.items():
+            if value is not None and wanted is not None and name != wanted:
+                yield Problem(at("match", name), f"{self.apply_to} is not in a {name}", f"match a {wanted}")
+
 
 class EnvoyFilterSpec(Struct, frozen=True):
     """Patches of what lateen generates, for some proxies."""
@@ -167,6 +195,9 @@ class EnvoyFilterSpec(Struct, frozen=True):
     target_refs: Annotated[tuple[PolicyTargetReference, ...], Meta(max_length=16)] = ()
     workload_selector: WorkloadSelector | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        yield from rules.one_selector(self.workload_selector, None, self.target_refs)
+
 
 class EnvoyFilter(Object, frozen=True):
     """Patches of the generated Envoy configuration."""
@@ -175,3 +206,10 @@ class EnvoyFilter(Object, frozen=True):
     KIND: ClassVar[str] = "EnvoyFilter"
 
     spec: EnvoyFilterSpec = EnvoyFilterSpec()
+
+
+_OBJECTS = {
+    **dict.fromkeys(("LISTENER", "FILTER_CHAIN", "NETWORK_FILTER", "HTTP_FILTER", "LISTENER_FILTER"), "listener"),
+    **dict.fromkeys(("ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE"), "routeConfiguration"),
+    "CLUSTER": "cluster",
+}

@@ -5,9 +5,14 @@ One attribute per field of the CRD; a test compares the two.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, cast
 
+import msgspec
+
+from lateen.api import rules
 from lateen.api.istio.selectors import PolicySelector, PolicyTargetReference
+from lateen.api.problems import Problem, at
 from lateen.api.struct import Meta, NonEmpty, Object, PositiveDuration, Struct, field
 
 
@@ -42,6 +47,23 @@ class JWTRule(Struct, frozen=True):
     space_delimited_claims: Annotated[tuple[NonEmpty, ...], Meta(max_length=64)] = ()
     timeout: PositiveDuration | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        keys = {"jwks": self.jwks, "jwksUri": self.jwks_uri, "jwks_uri": self.jwks_uri_alias}
+        said = [name for name, value in keys.items() if value]
+        if len(said) > 1:
+            yield Problem(said[-1], f"{' and '.join(said)} exclude each other", "keep one of them")
+        if not self.issuer and not said:
+            yield Problem("", '"issuer" is missing', "set it; only with jwksUri or jwks it can be left out")
+        for name in said:
+            if name != "jwks":
+                yield from rules.url(name, keys[name] or "", ("https", "http"))
+        if self.jwks and not _is_key_set(self.jwks):
+            yield Problem("jwks", "it is not a JSON Web Key Set", 'write {"keys": [...]}')
+        for index, each in enumerate(self.from_headers):
+            yield from rules.header_name(at("fromHeaders", index, "name"), each.name)
+        if self.output_payload_to_header:
+            yield from rules.header_name("outputPayloadToHeader", self.output_payload_to_header)
+
 
 class RequestAuthenticationSpec(Struct, frozen=True):
     """Which tokens a workload accepts."""
@@ -51,6 +73,9 @@ class RequestAuthenticationSpec(Struct, frozen=True):
     target_ref: PolicyTargetReference | None = None
     target_refs: Annotated[tuple[PolicyTargetReference, ...], Meta(max_length=16)] = ()
 
+    def problems(self) -> Iterator[Problem]:
+        yield from rules.one_selector(self.selector, self.target_ref, self.target_refs)
+
 
 class RequestAuthentication(Object, frozen=True):
     """The tokens that workloads accept."""
@@ -59,3 +84,11 @@ class RequestAuthentication(Object, frozen=True):
     KIND: ClassVar[str] = "RequestAuthentication"
 
     spec: RequestAuthenticationSpec = RequestAuthenticationSpec()
+
+
+def _is_key_set(text: str) -> bool:
+    try:
+        found: Any = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return isinstance(found, dict) and isinstance(cast("dict[str, Any]", found).get("keys"), list)

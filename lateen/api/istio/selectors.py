@@ -6,9 +6,11 @@ one whose field is `labels` is WorkloadSelector.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
+from lateen.api import rules
+from lateen.api.problems import Problem
 from lateen.api.struct import Meta, Port, Struct, UInt32
 
 
@@ -30,6 +32,9 @@ class PolicySelector(Struct, frozen=True):
 
     match_labels: Annotated[Mapping[str, Annotated[str, Meta(max_length=63)]], Meta(max_length=4096)] = {}
 
+    def problems(self) -> Iterator[Problem]:
+        yield from rules.labels(("matchLabels",), self.match_labels)
+
 
 class PolicyTargetReference(Struct, frozen=True):
     """The object a policy is attached to."""
@@ -44,6 +49,10 @@ class PolicyTargetReference(Struct, frozen=True):
     ) = None
     namespace: str | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if self.namespace:
+            yield Problem("namespace", "a reference cannot lead to another namespace", "leave the field out")
+
 
 class EnvVar(Struct, frozen=True):
     """One environment variable of a WebAssembly module."""
@@ -51,6 +60,10 @@ class EnvVar(Struct, frozen=True):
     name: Annotated[str, Meta(min_length=1, max_length=256)]
     value: Annotated[str, Meta(max_length=2048)] | None = None
     value_from: Literal["INLINE", "HOST"] | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        if self.value_from == "HOST" and self.value is not None:
+            yield Problem("value", "a variable from the host has no value of its own", "leave it out, or use INLINE")
 
 
 class VmConfig(Struct, frozen=True):
@@ -64,8 +77,16 @@ class PortSelector(Struct, frozen=True):
 
     number: UInt32 | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if self.number is None:
+            yield Problem("", "the port has no number", "set number")
+        yield from rules.port("number", self.number)
+
 
 class WorkloadSelector(Struct, frozen=True):
     """Picks the Pods (and WorkloadEntries) whose labels have every one of these."""
 
     labels: Annotated[Mapping[str, Annotated[str, Meta(max_length=63)]], Meta(max_length=256)] = {}
+
+    def problems(self) -> Iterator[Problem]:
+        yield from rules.labels(("labels",), self.labels)

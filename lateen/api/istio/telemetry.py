@@ -5,10 +5,12 @@ One attribute per field of the CRD; a test compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
+from lateen.api import rules
 from lateen.api.istio.selectors import PolicySelector, PolicyTargetReference
+from lateen.api.problems import Problem
 from lateen.api.struct import Meta, NonEmpty, Object, PercentValue, PositiveDuration, Struct
 
 
@@ -69,6 +71,12 @@ class TagOverride(Struct, frozen=True):
 
     operation: Literal["UPSERT", "REMOVE"] | None = None
     value: str | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        if self.operation == "REMOVE" and self.value is not None:
+            yield Problem("value", "a label that is removed has no value", "leave it out")
+        if self.operation in (None, "UPSERT") and not self.value:
+            yield Problem("", "the value of the label is missing", "set value")
 
 
 class MetricsOverrides(Struct, frozen=True):
@@ -142,6 +150,10 @@ class Tracing(Struct, frozen=True):
     random_sampling_percentage: PercentValue | None = None
     use_request_id_for_trace_sampling: bool | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if len(self.providers) > 1:
+            yield Problem("providers", "traces go to one provider", "keep one")
+
 
 class TelemetrySpec(Struct, frozen=True):
     """What is told about the traffic of some workloads: logs, metrics, traces."""
@@ -152,6 +164,9 @@ class TelemetrySpec(Struct, frozen=True):
     target_ref: PolicyTargetReference | None = None
     target_refs: Annotated[tuple[PolicyTargetReference, ...], Meta(max_length=16)] = ()
     tracing: tuple[Tracing, ...] = ()
+
+    def problems(self) -> Iterator[Problem]:
+        yield from rules.one_selector(self.selector, self.target_ref, self.target_refs)
 
 
 class Telemetry(Object, frozen=True):

@@ -5,10 +5,12 @@ One attribute per field of the CRD; a test compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+from lateen.api import rules
 from lateen.api.istio.selectors import PolicySelector, PolicyTargetReference, TrafficSelector, VmConfig
+from lateen.api.problems import Problem
 from lateen.api.struct import Int32, Meta, NonEmpty, Object, Struct
 
 
@@ -32,6 +34,10 @@ class WasmExtension(Struct, frozen=True):
     verification_key: str | None = None
     vm_config: VmConfig | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if "://" in self.url:
+            yield from rules.url("url", self.url, ("oci", "https", "http", "file"))
+
 
 class TrafficExtensionSpec(Struct, frozen=True):
     """Where code of one's own runs in the proxy, and which code."""
@@ -45,6 +51,9 @@ class TrafficExtensionSpec(Struct, frozen=True):
     selector: PolicySelector | None = None
     target_refs: Annotated[tuple[PolicyTargetReference, ...], Meta(max_length=16)] = ()
     wasm: WasmExtension | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        yield from rules.one_selector(self.selector, None, self.target_refs)
 
 
 class TrafficExtension(Object, frozen=True):

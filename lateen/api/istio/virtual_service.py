@@ -5,11 +5,19 @@ One attribute per field of the CRD; a test compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
+import msgspec
+
+from lateen.api import rules
+from lateen.api.istio import traffic_rules as traffic
 from lateen.api.istio.selectors import PortSelector
+from lateen.api.problems import Problem, at, deprecated, warning
 from lateen.api.struct import Base64, Int32, Object, PositiveDuration, Struct, UInt32, field
+from lateen.lib.names import is_address, is_header_name, is_host_pattern, is_label
+from lateen.lib.regex import rewrite_problem
+from lateen.lib.suggest import did_you_mean
 
 
 class Destination(Struct, frozen=True):
@@ -18,6 +26,11 @@ class Destination(Struct, frozen=True):
     host: str
     port: PortSelector | None = None
     subset: str | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        yield from rules.host("host", self.host)
+        if self.subset:
+            yield from traffic.subset("subset", self.subset)
 
 
 class StringMatch(Struct, frozen=True):
@@ -28,6 +41,13 @@ class StringMatch(Struct, frozen=True):
     exact: str | None = None
     prefix: str | None = None
     regex: str | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        if self.regex is not None:
+            yield from rules.regex("regex", self.regex)
+        if self.exact == "" or self.prefix == "" or self.regex == "":
+            field = "exact" if self.exact == "" else "prefix" if self.prefix == "" else "regex"
+            yield warning(field, "the text is empty", "leave the match out, or say what to match")
 
 
 class CorsPolicy(Struct, frozen=True):
@@ -42,12 +62,32 @@ class CorsPolicy(Struct, frozen=True):
     max_age: PositiveDuration | None = None
     unmatched_preflights: Literal["UNSPECIFIED", "FORWARD", "IGNORE"] | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if self.allow_origin:
+            yield deprecated("allowOrigin", "allowOrigins")
+        for part, names in (("allowHeaders", self.allow_headers), ("exposeHeaders", self.expose_headers)):
+            for index, name in enumerate(names):
+                if name != "*":
+                    yield from rules.header_name(at(part, index), name)
+        for index, method in enumerate(self.allow_methods):
+            if method != "*" and method not in traffic.METHODS:
+                known = ", ".join(traffic.METHODS)
+                yield Problem(at("allowMethods", index), f'"{method[:40]}" is not a method', f"use {known}")
+        if self.max_age is not None and self.max_age.nanoseconds % 1_000_000_000:
+            yield Problem("maxAge", f"{self.max_age} is not a whole number of seconds", "browsers count seconds")
+
 
 class Delegate(Struct, frozen=True):
     """Another VirtualService whose rules stand in for this one."""
 
     name: str | None = None
     namespace: str | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.name:
+            yield Problem("", '"name" is missing', "name the VirtualService that has the rules")
+        if self.namespace and not is_label(self.namespace):
+            yield Problem("namespace", f'"{self.namespace[:80]}" is no namespace', "write the name of a namespace")
 
 
 class HTTPBody(Struct, frozen=True):
@@ -65,11 +105,20 @@ class HTTPDirectResponse(Struct, frozen=True):
     status: UInt32
     body: HTTPBody | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        yield from traffic.http_status("status", self.status)
+        size = len(self.body.string or self.body.bytes or "") if self.body is not None else 0
+        if size > traffic.BODY_MAX:
+            yield Problem("body", f"the body has {size} characters", f"at most {traffic.BODY_MAX} are allowed")
+
 
 class Percent(Struct, frozen=True):
     """A share of the requests, 0.0 to 100.0."""
 
     value: float | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        yield from rules.share("value", self.value)
 
 
 class Abort(Struct, frozen=True):
@@ -82,6 +131,15 @@ class Abort(Struct, frozen=True):
     http_status: Int32 | None = None
     percentage: Percent | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if self.http_status is None and self.grpc_status is None and self.http2_error is None:
+            yield Problem("", "what the request is answered with is missing", 'set "httpStatus" or "grpcStatus"')
+        yield from traffic.http_status("httpStatus", self.http_status)
+        if self.grpc_status is not None:
+            yield from traffic.grpc_status("grpcStatus", self.grpc_status)
+        if self.percentage is None:
+            yield warning("", "no request is aborted without a percentage", "set percentage.value")
+
 
 class Delay(Struct, frozen=True):
     """Requests that are held up on purpose."""
@@ -93,12 +151,25 @@ class Delay(Struct, frozen=True):
     percent: Int32 | None = None
     percentage: Percent | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if self.fixed_delay is None and self.exponential_delay is None:
+            yield Problem("", "the delay is missing", 'set "fixedDelay"')
+        if self.percent is not None:
+            yield deprecated("percent", "percentage.value")
+            yield from rules.share("percent", self.percent)
+        elif self.percentage is None:
+            yield warning("", "no request is delayed without a percentage", "set percentage.value")
+
 
 class HTTPFaultInjection(Struct, frozen=True):
     """Failures made on purpose."""
 
     abort: Abort | None = None
     delay: Delay | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        if self.abort is None and self.delay is None:
+            yield Problem("", "what goes wrong is missing", 'set "delay", "abort" or both')
 
 
 class HeaderOperations(Struct, frozen=True):
@@ -114,6 +185,24 @@ class Headers(Struct, frozen=True):
 
     request: HeaderOperations | None = None
     response: HeaderOperations | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        for side, operations in (("request", self.request), ("response", self.response)):
+            if operations is None:
+                continue
+            written = [("set", name) for name in operations.set] + [("add", name) for name in operations.add]
+            written += [("remove", index) for index in range(len(operations.remove))]
+            for part, key in written:
+                name = key if isinstance(key, str) else operations.remove[key]
+                authority = name.lower() in ("host", ":authority")
+                if authority and (side == "response" or part != "set"):
+                    yield Problem(at(side, part, key), f"{name} can only be set, on requests", "use rewrite.authority")
+                elif not authority:
+                    yield from rules.header_name(at(side, part, key), name)
+            for part, values in (("set", operations.set), ("add", operations.add)):
+                for name, value in values.items():
+                    if reason := traffic.format_problem(value):
+                        yield Problem(at(side, part, name), reason, "write %% for a single %")
 
 
 class HTTPMatchRequest(Struct, frozen=True):
@@ -133,6 +222,30 @@ class HTTPMatchRequest(Struct, frozen=True):
     stat_prefix: str | None = None
     uri: StringMatch | None = None
     without_headers: Mapping[str, StringMatch] = {}
+
+    def problems(self) -> Iterator[Problem]:
+        if self == HTTPMatchRequest():
+            yield Problem(
+                "", "the match is empty", "say what to match, or leave the whole list out to match everything"
+            )
+        yield from rules.port("port", self.port)
+        yield from rules.labels(("sourceLabels",), self.source_labels)
+        if self.ignore_uri_case and self.uri is not None and self.uri.regex is not None:
+            yield warning("ignoreUriCase", "it has no effect on expressions", "write (?i) into the expression")
+        for part, headers in (("headers", self.headers), ("withoutHeaders", self.without_headers)):
+            for name, match in headers.items():
+                if not is_header_name(name) and not name.startswith((":", "@request.auth.")):
+                    yield from rules.header_name(at(part, name), name)
+                if match.prefix == "" or match.regex == "":
+                    yield Problem(at(part, name), "the text to match is empty", "write {} for 'the header is there'")
+        for name, match in self.query_params.items():
+            if not name:
+                yield Problem("queryParams", "the name of a parameter is empty", "name it")
+            if match.prefix == "" or match.regex == "":
+                yield Problem(at("queryParams", name), "the text to match is empty", "say what to match")
+        if self.stat_prefix is not None:
+            yield from traffic.stat_prefix("statPrefix", self.stat_prefix)
+        yield from traffic.gateways("gateways", self.gateways)
 
 
 class HTTPMirrorPolicy(Struct, frozen=True):
@@ -155,6 +268,18 @@ class HTTPRedirect(Struct, frozen=True):
     scheme: str | None = None
     uri: str | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        said = (self.uri, self.authority, self.scheme, self.port, self.derive_port, self.prefix_rewrite)
+        if all(each is None for each in said):
+            yield Problem("", "where to is missing", 'set "uri", "prefixRewrite", "authority", "scheme" or "port"')
+        if self.uri and self.prefix_rewrite:
+            yield Problem("prefixRewrite", '"uri" and "prefixRewrite" exclude each other', "keep one of them")
+        if self.redirect_code not in (None, 0, 301, 302, 303, 307, 308):
+            yield Problem("redirectCode", f"{self.redirect_code} is no redirect", "use 301, 302, 303, 307 or 308")
+        if self.scheme and self.scheme not in ("http", "https"):
+            yield Problem("scheme", f'"{self.scheme[:40]}" is not a scheme to send browsers to', "use http or https")
+        yield from rules.port("port", self.port)
+
 
 class HTTPRetry(Struct, frozen=True):
     """When and how often a request is tried again."""
@@ -166,12 +291,37 @@ class HTTPRetry(Struct, frozen=True):
     retry_on: str | None = None
     retry_remote_localities: bool | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        yield from rules.not_negative("attempts", self.attempts)
+        if self.attempts == 0 and (self.per_try_timeout or self.retry_on or self.retry_remote_localities):
+            yield Problem(
+                "attempts", "0 attempts turn retries off, yet they are configured", "set more, or only attempts"
+            )
+        for word in (self.retry_on or "").split(","):
+            token = word.strip()
+            if self.retry_on and not (token in traffic.RETRY_ON or (token.isdecimal() and 100 <= int(token) <= 599)):
+                remedy = (
+                    did_you_mean(token, traffic.RETRY_ON, at_most=0) or "use Envoy's conditions, or HTTP status codes"
+                )
+                yield Problem("retryOn", f'"{token[:60]}" is not a reason to retry', remedy)
+
 
 class RegexRewrite(Struct, frozen=True):
     """A path rewritten by an RE2 expression."""
 
     match: str | None = None
     rewrite: str | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.match or self.rewrite is None:
+            yield Problem("", '"match" and "rewrite" belong together', "set both")
+            return
+        reasons = list(rules.regex("match", self.match))
+        yield from reasons
+        if not reasons and (reason := rewrite_problem(self.match, self.rewrite)):
+            yield Problem(
+                "rewrite", f"the rewrite does not fit the expression: {reason}", "\\1 to \\9 stand for its groups"
+            )
 
 
 class HTTPRewrite(Struct, frozen=True):
@@ -181,6 +331,12 @@ class HTTPRewrite(Struct, frozen=True):
     uri: str | None = None
     uri_regex_rewrite: RegexRewrite | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if not self.uri and not self.authority and self.uri_regex_rewrite is None:
+            yield Problem("", "what is rewritten is missing", 'set "uri", "uriRegexRewrite" or "authority"')
+        if self.uri and self.uri_regex_rewrite is not None:
+            yield Problem("uriRegexRewrite", '"uri" and "uriRegexRewrite" exclude each other', "keep one of them")
+
 
 class HTTPRouteDestination(Struct, frozen=True):
     """A destination of a rule with its share of the requests."""
@@ -188,6 +344,9 @@ class HTTPRouteDestination(Struct, frozen=True):
     destination: Destination
     headers: Headers | None = None
     weight: Int32 | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        yield from rules.not_negative("weight", self.weight)
 
 
 class HTTPRoute(Struct, frozen=True):
@@ -211,6 +370,41 @@ class HTTPRoute(Struct, frozen=True):
     route: tuple[HTTPRouteDestination, ...] = ()
     timeout: PositiveDuration | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        yield from self._action_problems()
+        yield from traffic.weights([each.weight for each in self.route])
+        if self.mirror is not None and self.mirrors:
+            yield Problem("mirrors", '"mirror" and "mirrors" exclude each other', "move mirror into mirrors")
+        for name, whole in (("mirrorPercent", self.mirror_percent), ("mirror_percent", self.mirror_percent_alias)):
+            if whole is not None:
+                yield deprecated(name, "mirrorPercentage.value")
+                yield from rules.share(name, whole)
+        if self.redirect is not None and self.redirect.prefix_rewrite:
+            for index, match in enumerate(self.match or (HTTPMatchRequest(),)):
+                if match.uri is None or match.uri.prefix is None:
+                    place = at("match", index) if self.match else "redirect"
+                    yield Problem(
+                        place, "prefixRewrite needs a match on uri.prefix", "match a prefix, or set redirect.uri"
+                    )
+
+    def _action_problems(self) -> Iterator[Problem]:
+        actions = {
+            "route": bool(self.route),
+            "redirect": self.redirect is not None,
+            "directResponse": self.direct_response is not None,
+            "delegate": self.delegate is not None,
+        }
+        said = [name for name, there in actions.items() if there]
+        if not said:
+            yield Problem("", "what becomes of the requests is missing", f"set one of {', '.join(actions)}")
+        for name in said[1:]:
+            yield Problem(name, f'"{said[0]}" and "{name}" exclude each other', "keep one of them")
+        if said and said[0] in ("redirect", "directResponse"):
+            others = {"fault": self.fault, "rewrite": self.rewrite, "mirror": self.mirror, "mirrors": self.mirrors}
+            for name, value in others.items():
+                if value not in (None, ()):
+                    yield Problem(name, f"nothing is sent on with {said[0]}, so {name} is meaningless", "leave it out")
+
 
 class L4MatchAttributes(Struct, frozen=True):
     """What a connection must look like."""
@@ -222,6 +416,12 @@ class L4MatchAttributes(Struct, frozen=True):
     source_namespace: str | None = None
     source_subnet: str | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        yield from traffic.l4_match(self.destination_subnets, self.port, self.source_labels, self.gateways)
+        if self.source_subnet is not None:
+            yield deprecated("sourceSubnet", "sourceLabels or sourceNamespace")
+            yield from rules.network("sourceSubnet", self.source_subnet)
+
 
 class RouteDestination(Struct, frozen=True):
     """A destination of a rule with its share of the connections."""
@@ -229,12 +429,20 @@ class RouteDestination(Struct, frozen=True):
     destination: Destination
     weight: Int32 | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        yield from rules.not_negative("weight", self.weight)
+
 
 class TCPRoute(Struct, frozen=True):
     """One rule for connections."""
 
     match: tuple[L4MatchAttributes, ...] = ()
     route: tuple[RouteDestination, ...] = ()
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.route:
+            yield Problem("", '"route" is missing', "name at least one destination")
+        yield from traffic.weights([each.weight for each in self.route])
 
 
 class TLSMatchAttributes(Struct, frozen=True):
@@ -247,12 +455,26 @@ class TLSMatchAttributes(Struct, frozen=True):
     source_labels: Mapping[str, str] = {}
     source_namespace: str | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if not self.sni_hosts:
+            yield Problem("sniHosts", "the list is empty", "name at least one server name")
+        for index, host in enumerate(self.sni_hosts):
+            yield from rules.host_pattern(at("sniHosts", index), host)
+        yield from traffic.l4_match(self.destination_subnets, self.port, self.source_labels, self.gateways)
+
 
 class TLSRoute(Struct, frozen=True):
     """One rule for TLS connections that are passed through."""
 
     match: tuple[TLSMatchAttributes, ...]
     route: tuple[RouteDestination, ...] = ()
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.match:
+            yield Problem("match", "the list is empty", "match at least one server name")
+        if not self.route:
+            yield Problem("", '"route" is missing', "name at least one destination")
+        yield from traffic.weights([each.weight for each in self.route])
 
 
 class VirtualServiceSpec(Struct, frozen=True):
@@ -264,6 +486,62 @@ class VirtualServiceSpec(Struct, frozen=True):
     http: tuple[HTTPRoute, ...] = ()
     tcp: tuple[TCPRoute, ...] = ()
     tls: tuple[TLSRoute, ...] = ()
+
+    def problems(self) -> Iterator[Problem]:
+        yield from rules.export_to(self.export_to)
+        yield from traffic.gateways("gateways", self.gateways)
+        if not (self.http or self.tcp or self.tls):
+            yield Problem("", "there are no rules", 'set "http", "tls" or "tcp"')
+        if self.hosts:
+            yield from self._host_problems()
+        else:
+            yield from self._delegate_problems()
+        yield from self._unreachable_rules()
+
+    def _host_problems(self) -> Iterator[Problem]:
+        mesh = not self.gateways or "mesh" in self.gateways
+        for index, host in enumerate(self.hosts):
+            if host == "*" and mesh:
+                remedy = "name hosts, or gateways without mesh"
+                yield Problem(at("hosts", index), "* is not possible for sidecars (gateway mesh)", remedy)
+            else:
+                yield from rules.host_pattern(at("hosts", index), host, addresses=True)
+            if not mesh and "." not in host and host != "*" and not is_address(host):
+                message = f'"{host[:80]}" on a gateway means the service of that name, not a name clients ask for'
+                yield warning(at("hosts", index), message, "write the full name")
+        yield from rules.no_duplicates(("hosts",), [each.lower() for each in self.hosts], "host")
+        for index, route in enumerate(self.tls):
+            for inner, match in enumerate(route.match):
+                for last, sni in enumerate(match.sni_hosts):
+                    if is_host_pattern(sni) and not any(traffic.covers(host, sni) for host in self.hosts):
+                        place = at("tls", index, "match", inner, "sniHosts", last)
+                        yield Problem(place, f"{sni} is not covered by hosts", "add it to hosts")
+
+    def _delegate_problems(self) -> Iterator[Problem]:
+        for part, values in (("gateways", self.gateways), ("tls", self.tls), ("tcp", self.tcp)):
+            if values:
+                message = f"a VirtualService without hosts is a delegate and has no {part}"
+                yield Problem(part, message, "set hosts, or leave the field out")
+        for index, route in enumerate(self.http):
+            if route.delegate is not None:
+                yield Problem(at("http", index, "delegate"), "a delegate cannot delegate again", "write the rules here")
+
+    def _unreachable_rules(self) -> Iterator[Problem]:
+        seen: dict[str, int] = {}
+        for index, route in enumerate(self.http):
+            matches = [msgspec.structs.replace(each, name=None) for each in route.match]
+            if index + 1 < len(self.http) and (not matches or any(each in _EVERYTHING for each in matches)):
+                message = f"no request reaches this rule: http[{index}] takes them all"
+                yield warning(at("http", index + 1), message, "move it up, or give the other a match", "IST0130")
+                return
+            key = str(matches)
+            if key in seen:
+                message = f"no request reaches this rule: http[{seen[key]}] has the same match"
+                yield warning(at("http", index), message, "change one of the matches", "IST0130")
+            seen.setdefault(key, index)
+
+
+_EVERYTHING = (HTTPMatchRequest(), HTTPMatchRequest(uri=StringMatch(prefix="/")))
 
 
 class VirtualService(Object, frozen=True):

@@ -5,10 +5,12 @@ One attribute per field of the CRD; a test compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+from lateen.api import rules
 from lateen.api.istio.selectors import PolicySelector, PolicyTargetReference, TrafficSelector, VmConfig
+from lateen.api.problems import Problem
 from lateen.api.struct import Int32, Meta, NonEmpty, Object, Struct
 
 
@@ -31,6 +33,11 @@ class WasmPluginSpec(Struct, frozen=True):
     type: Literal["UNSPECIFIED_PLUGIN_TYPE", "HTTP", "NETWORK"] | None = None
     verification_key: str | None = None
     vm_config: VmConfig | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        yield from rules.one_selector(self.selector, self.target_ref, self.target_refs)
+        if "://" in self.url:
+            yield from rules.url("url", self.url, ("oci", "https", "http", "file"))
 
 
 class WasmPlugin(Object, frozen=True):

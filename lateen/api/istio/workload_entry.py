@@ -5,10 +5,14 @@ One attribute per field of the CRD; a test compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar
 
+from lateen.api import rules
+from lateen.api.problems import Problem, at
 from lateen.api.struct import Meta, Object, Port, Struct, UInt32
+from lateen.lib.names import is_address, is_host
 
 
 class WorkloadEntrySpec(Struct, frozen=True):
@@ -22,6 +26,11 @@ class WorkloadEntrySpec(Struct, frozen=True):
     service_account: Annotated[str, Meta(max_length=253)] | None = None
     weight: UInt32 | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if not self.address and not self.network:
+            yield Problem("", '"address" is missing', "set it; only an entry with a network can be without")
+        yield from address_problems(self.address or "", self.ports, self.labels)
+
 
 class WorkloadEntry(Object, frozen=True):
     """A workload outside of Pods."""
@@ -30,3 +39,26 @@ class WorkloadEntry(Object, frozen=True):
     KIND: ClassVar[str] = "WorkloadEntry"
 
     spec: WorkloadEntrySpec
+
+
+_PORT_NAME = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?")
+
+
+def address_problems(address: str, ports: Mapping[str, int], labels: Mapping[str, str]) -> Iterator[Problem]:
+    """What is wrong with the address, ports and labels of an entry or of the template of one."""
+    if address.startswith("unix://"):
+        path = address.removeprefix("unix://")
+        if not path.startswith(("/", "@")):
+            yield Problem("address", "a socket needs its whole path", "write unix:///PATH, or unix://@NAME")
+        if path.endswith("/"):
+            yield Problem("address", "a directory is no socket", "name a socket")
+        if ports:
+            yield Problem("ports", "a socket has no ports", "leave them out")
+    elif address and not is_address(address) and not is_host(address):
+        yield Problem("address", f'"{address[:80]}" is no address', "write an IP address or a host name")
+    for name in ports:
+        if len(name) >= 63 or not _PORT_NAME.fullmatch(name):
+            yield Problem(
+                at("ports", name), f'"{name[:80]}" cannot be the name of a port', "use letters, digits and '-'"
+            )
+    yield from rules.labels(("labels",), labels)

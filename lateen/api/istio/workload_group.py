@@ -5,9 +5,11 @@ One attribute per field of the CRD; a test compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar
 
+from lateen.api.istio.workload_entry import address_problems
+from lateen.api.problems import Problem
 from lateen.api.struct import Meta, NonEmpty, NonNegativeInt32, Object, Port, Struct, UInt32
 
 
@@ -47,6 +49,10 @@ class HTTPHealthCheckConfig(Struct, frozen=True):
     path: str | None = None
     scheme: str | None = None
 
+    def problems(self) -> Iterator[Problem]:
+        if self.scheme not in (None, "", "HTTP", "HTTPS"):
+            yield Problem("scheme", f'"{self.scheme[:40]}" is not a scheme of probes', "use HTTP or HTTPS")
+
 
 class TCPHealthCheckConfig(Struct, frozen=True):
     """A port that must accept connections."""
@@ -81,6 +87,9 @@ class WorkloadEntryTemplate(Struct, frozen=True):
     ports: Annotated[Mapping[str, Port], Meta(max_length=128)] = {}
     service_account: Annotated[str, Meta(max_length=253)] | None = None
     weight: UInt32 | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        yield from address_problems(self.address or "", self.ports, self.labels)
 
 
 class WorkloadGroupSpec(Struct, frozen=True):
