@@ -23,6 +23,7 @@ import structlog
 from lateen.engine import Transaction
 from lateen.lib.errors import LateenError
 from lateen.lib.findings import Finding, Level, Position
+from lateen.lib.ids import Ref
 from lateen.sources.folder import UNREADABLE, Check, Folder
 from lateen.sources.inotify import (
     CLOSE_WRITE,
@@ -53,23 +54,23 @@ class DirectoryError(LateenError):
 
 
 class DirectorySource:
-    """Follows one folder. `submit` gets a transaction per change; for one event loop."""
+    """Follows one folder. `submit` (it may be replaced) gets a transaction per change. For one event loop."""
 
     def __init__(
         self,
         path: Path,
         check: Check,
-        submit: Callable[[Transaction], None],
+        submit: Callable[[Transaction], object],
         *,
         allow_mass_delete: bool = False,
     ) -> None:
         self._path = path
-        self._submit = submit
+        self.submit = submit
         self._folder = Folder(check, allow_mass_delete=allow_mass_delete)
         self._seen: dict[Path, _Signature] = {}
         self._writing: dict[Path, float] = {}
         self._unreadable: dict[Path, Finding] = {}
-        self._held_since: float | None = None
+        self._mark: int | None = None  # the confirmation's time when the deletion was held; 0: there was none
         self._inotify = Inotify()
         self._woken = asyncio.Event()
         self._said: set[str] = set()
@@ -89,6 +90,11 @@ class DirectorySource:
         if not self._path.is_dir():
             raise DirectoryError(f"{self._path} is not a folder", remedy="make it, or give another --config-dir")
         await self._look()
+
+    async def hold(self, ref: Ref, reason: str) -> None:
+        """The xDS server's quarantine: what the object was before counts again, until its file changes."""
+        self._folder.hold(ref, reason)
+        self._woken.set()
 
     async def run(self) -> None:
         """Follows the folder until cancelled."""
@@ -131,16 +137,16 @@ class DirectorySource:
             self._folder.read(str(path), text)
         for path in gone:
             self._folder.remove(str(path))
-        if self._folder.held and self._confirmed():
+        if self._folder.held and self._confirmation() not in (0, self._mark):
             self._folder.confirm()
         change = self._folder.update(time.monotonic())
         if not self._folder.held:
-            self._held_since = None
-        elif self._held_since is None:
-            self._held_since = time.time()
+            self._mark = None
+        elif self._mark is None:
+            self._mark = self._confirmation()
         self._report()
         if change is not None:
-            self._submit(change)
+            self.submit(change)
 
     def _read(self) -> tuple[dict[Path, str], list[Path]]:
         """The texts that changed and the files that are gone. Runs in a thread while nothing else here does."""
@@ -185,12 +191,12 @@ class DirectorySource:
                 if name.endswith(SUFFIXES) and not name.startswith("."):
                     yield Path(directory, name)
 
-    def _confirmed(self) -> bool:
+    def _confirmation(self) -> int:
+        """When the confirmation was last touched, 0 when there is none."""
         try:
-            touched = (self._path / CONFIRMATION).stat().st_mtime
+            return (self._path / CONFIRMATION).stat().st_mtime_ns
         except OSError:
-            return False
-        return self._held_since is not None and touched >= self._held_since
+            return 0
 
     def _report(self) -> None:
         now = {str(each): each.level for each in self.findings}

@@ -34,9 +34,11 @@ MASS: Final = 5
 
 TWICE: Final = "LTN0010"
 HELD: Final = "LTN0013"
+REFUSED: Final = "LTN0020"
 UNREADABLE: Final = "LTN0012"
 
 Check = Callable[[Document], list[Finding]]
+"""All that is wrong with one document by itself."""
 
 
 class _File(msgspec.Struct):
@@ -54,6 +56,8 @@ class Folder:
         self._allow = allow_mass_delete
         self._files: dict[str, _File] = {}
         self._known: dict[Ref, Object] = {}
+        self._before: dict[Ref, Object] = {}
+        self._refused: dict[Ref, tuple[Object, str]] = {}
         self._vanished: set[Ref] = set()
         self._vanished_at = 0.0
         self._held: set[Ref] = set()
@@ -81,12 +85,23 @@ class Folder:
         self._held = set()
         self._confirmed = True
 
+    def hold(self, ref: Ref, reason: str) -> None:
+        """Proxies refused what this object became: until it changes, what it was before counts (nothing, if new).
+
+        The next `update` carries it out.
+        """
+        current = self._known.get(ref)
+        if current is not None:
+            self._refused[ref] = (current, reason)
+
     def update(self, now: float) -> Transaction | None:
         """What changes in the mesh, at that time in seconds; None when nothing does."""
-        wanted, twice = self._wanted()
-        put = [each for ref, (each, _) in wanted.items() if self._known.get(ref) != each]
+        written, twice = self._wanted()
+        wanted = {ref: good for ref, (each, _) in written.items() if (good := self._good(ref, each)) is not None}
+        put = [each for ref, each in wanted.items() if self._known.get(ref) != each]
+        refused = {ref for ref in self._refused if ref in self._known and ref not in wanted}
         self._held -= wanted.keys()
-        vanished = self._known.keys() - wanted.keys() - self._held
+        vanished = self._known.keys() - wanted.keys() - self._held - refused
         if vanished - self._vanished:
             self._vanished_at = now
         self._vanished = vanished
@@ -98,10 +113,15 @@ class Folder:
                 delete = vanished
             self._vanished = set()
             self._confirmed = False
+        delete |= refused
         for each in put:
+            old = self._known.get(each.ref)
+            if old is not None and each.ref not in self._refused:
+                self._before[each.ref] = old
             self._known[each.ref] = each
         for ref in delete:
             del self._known[ref]
+            self._before.pop(ref, None)
         self._findings = tuple(self._say(twice))
         return transaction(put, sorted(delete)) if put or delete else None
 
@@ -132,23 +152,25 @@ class Folder:
 
     def _take(self, document: Document, before: _File, file: _File) -> None:
         found = self._check(document)
+        each: Object | None = None
+        if not any(one.level is Level.ERROR for one in found):
+            try:
+                each = decode(in_namespace(document.raw))
+            except DecodeError as error:
+                place = document.position()
+                found = [*found, Finding(code=UNREADABLE, level=Level.ERROR, message=str(error), position=place)]
         file.findings += found
-        wrong = any(each.level is Level.ERROR for each in found)
-        try:
-            each = decode(in_namespace(document.raw))
-        except (DecodeError, AttributeError, TypeError) as error:
-            if not wrong:
-                file.findings.append(
-                    Finding(code=UNREADABLE, level=Level.ERROR, message=str(error), position=document.position())
-                )
-            ref = _ref(document.raw)
-            if ref in before.objects:
-                file.objects[ref] = before.objects[ref]
+        if each is not None:
+            there = file.objects.get(each.ref)
+            if there is None or there is before.objects.get(each.ref):
+                file.objects[each.ref] = (each, document)
+            else:
+                file.findings.append(_twice(each.ref, there[1], document))
             return
-        if not wrong:
-            file.objects.setdefault(each.ref, (each, document))
-        elif each.ref in before.objects:
-            file.objects[each.ref] = before.objects[each.ref]
+        ref = _ref(document.raw)
+        # A document that does not even say which object it is may be any of those that were here.
+        for kept in [ref] if ref in before.objects else list(before.objects):
+            file.objects.setdefault(kept, before.objects[kept])
 
     def _wanted(self) -> tuple[dict[Ref, tuple[Object, Document]], list[Finding]]:
         wanted: dict[Ref, tuple[Object, Document]] = {}
@@ -157,17 +179,17 @@ class Folder:
             for ref, (each, document) in self._files[name].objects.items():
                 first = wanted.setdefault(ref, (each, document))
                 if first[1] is not document:
-                    twice.append(
-                        Finding(
-                            code=TWICE,
-                            level=Level.WARNING,
-                            message=f"{ref.short} is there twice; the one at {first[1].position()} counts",
-                            ref=ref,
-                            position=document.position(),
-                            remedy="remove one of them",
-                        )
-                    )
+                    twice.append(_twice(ref, first[1], document))
         return wanted, twice
+
+    def _good(self, ref: Ref, written: Object) -> Object | None:
+        """What counts of an object as it is written."""
+        if ref not in self._refused:
+            return written
+        if self._refused[ref][0] == written:
+            return self._before.get(ref)
+        del self._refused[ref]
+        return written
 
     def _is_mass(self, count: int, left: bool) -> bool:
         if self._allow or self._confirmed:
@@ -177,6 +199,18 @@ class Folder:
     def _say(self, twice: list[Finding]) -> list[Finding]:
         said = [each for name in sorted(self._files) for each in self._files[name].findings]
         said += twice
+        for ref, (_, reason) in self._refused.items():
+            document = self.document(ref)
+            said.append(
+                Finding(
+                    code=REFUSED,
+                    level=Level.ERROR,
+                    message=f"Envoy refuses what this becomes, so its last good version stays in force: {reason}",
+                    ref=ref,
+                    position=document.position() if document is not None else None,
+                    remedy="correct the object",
+                )
+            )
         if self._held:
             shown = ", ".join(each.short for each in sorted(self._held)[:5])
             more = f" and {len(self._held) - 5} more" if len(self._held) > 5 else ""
@@ -189,6 +223,17 @@ class Folder:
                 )
             )
         return said
+
+
+def _twice(ref: Ref, first: Document, second: Document) -> Finding:
+    return Finding(
+        code=TWICE,
+        level=Level.WARNING,
+        message=f"{ref.short} is there twice; the one at {first.position()} counts",
+        ref=ref,
+        position=second.position(),
+        remedy="remove one of them",
+    )
 
 
 def in_namespace(raw: Json) -> Json:

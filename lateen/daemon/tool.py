@@ -1,0 +1,52 @@
+"""The control plane alone on a folder of YAML: `lateen serve`.
+
+No store, no CA, no authentication: xDS in plaintext for tools and tests, which say themselves who they are. The
+folder is followed; what is wrong in it is logged, and what proxies refuse stays as it was before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from lateen.api.check import check
+from lateen.daemon.controlplane import plaintext_xds
+from lateen.engine import Graph
+from lateen.envoy.types import TYPES
+from lateen.intent.scope import scope_of
+from lateen.sources.directory import DirectorySource
+from lateen.xds.auth import Believing
+from lateen.xds.server import XdsServer
+
+_log = structlog.stdlib.get_logger("lateen.serve")
+
+
+async def serve_folder(
+    folder: Path, address: str, *, allow_mass_delete: bool = False, on_ready: Callable[[], None] = lambda: None
+) -> None:
+    """Serves until SIGTERM or SIGINT. `address` is HOST:PORT or unix:/path. LateenError when it cannot."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    graph = Graph()
+    source = DirectorySource(folder, check, graph.commit, allow_mass_delete=allow_mass_delete)
+    await source.load()
+    xds = XdsServer(graph, TYPES, scope_of, Believing(), quarantine=source)
+    source.submit = xds.pump.submit
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(asyncio.CancelledError):
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(xds.run(), name="xds")
+            parts.create_task(source.run(), name="folder")
+            async with plaintext_xds(xds, address):
+                _log.info("serving", folder=str(folder), xds=address, objects=len(source.folder))
+                on_ready()
+                await asyncio.Event().wait()
