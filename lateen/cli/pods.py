@@ -18,7 +18,7 @@ class PodNotFoundError(LateenError):
 def running_pods(layout: Layout) -> list[PodSandbox]:
     """What runs here, by namespace and name."""
     pods: list[PodSandbox] = []
-    for file in sorted((layout.run / "pods").glob("*/spec.json")):
+    for file in sorted((layout.run / "inits").glob("*/spec.json")):
         try:
             pods.append(msgspec.json.decode(file.read_bytes(), type=PodSandbox))
         except (OSError, msgspec.DecodeError):

@@ -30,7 +30,7 @@ def fabric_sockets(run: Path, *, timeout_s: float = 2) -> FabricSockets:
     Blocks up to `timeout_s` for each. ConnectionError when neither answers.
     """
     problem: OSError = ConnectionError("nothing of the mesh runs")
-    for path in (run / "platform.sock", *sorted(run.glob("pods/*/init.sock"))):
+    for path in (run / "platform.sock", *sorted(run.glob("inits/*/init.sock"))):
         try:
             return _ask(path, timeout_s)
         except OSError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import shutil
 import signal
 import time
@@ -21,7 +22,7 @@ from lateen.platform import census, cgroups, paths
 from lateen.platform.link import Link, LinkLost
 from lateen.platform.paths import PodPaths
 
-POLL_S = 0.01
+POLL_S = 0.005
 KILL_TIMEOUT_S = 10
 SLACK_S = 5
 
@@ -48,8 +49,9 @@ async def down(layout: Layout, grace_s: float = 2) -> Down:
             await spawner.close()
     killed = await asyncio.to_thread(sweep, str(layout.state))
     cgroups.remove(run)
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(f"{run}/pods")
+    for name in ("pods", "inits"):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(f"{run}/{name}")
     for name in ("platform.sock", "platform.lock", "services.json"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{run}/{name}")
@@ -62,17 +64,29 @@ def sweep(state: str) -> tuple[str, ...]:
     A process that is an ancestor of this one (a shell of the mesh's own making) is left alone.
     """
     spared = _ancestors()
-    killed: dict[int, str] = {}
+    killed: list[str] = []
     deadline = time.monotonic() + KILL_TIMEOUT_S
     while left := [process for process in census.processes(state) if process.pid not in spared]:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"processes that can't be killed: {', '.join(f'{p.command} ({p.pid})' for p in left)}")
-        for process in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-            killed[process.pid] = process.command
-        time.sleep(POLL_S)
-    return tuple(killed.values())
+        with contextlib.ExitStack() as handles:
+            waiting: list[tuple[census.Process, int]] = []
+            for process in left:
+                with contextlib.suppress(ProcessLookupError):
+                    handle = os.pidfd_open(process.pid)
+                    handles.callback(os.close, handle)
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    waiting.append((process, handle))
+            for process, handle in waiting:
+                _wait(process, handle, deadline)
+                killed.append(process.command)
+    return tuple(killed)
+
+
+def _wait(process: census.Process, handle: int, deadline: float) -> None:
+    """Wait until a process, and with an init all of its Pod, has ended."""
+    ended = select.poll()
+    ended.register(handle, select.POLLIN)
+    if not ended.poll(max(0, deadline - time.monotonic()) * 1000):
+        raise TimeoutError(f"{process.command} ({process.pid}) can't be killed")
 
 
 def _ancestors() -> set[int]:
@@ -89,6 +103,7 @@ def _ancestors() -> set[int]:
 
 
 async def _stop(run: str, uid: str, grace_s: float) -> bool:
+    record = paths.read_record(PodPaths(run, uid))
     try:
         link = await Link.open(PodPaths(run, uid).control)
     except OSError:
@@ -98,6 +113,8 @@ async def _stop(run: str, uid: str, grace_s: float) -> bool:
             await link.ask({"do": "stop", "grace_s": grace_s})
             await link.ask({"do": "exit"})
             await link.lost.wait()
+            while record and paths.alive(record):  # noqa: ASYNC110 - another process, not a child
+                await asyncio.sleep(POLL_S)
     except (OSError, LinkLost, TimeoutError):
         return False
     finally:

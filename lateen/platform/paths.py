@@ -1,8 +1,9 @@
-"""Where the platform's files are: everything of a Pod is under `<run>/pods/<uid>`.
+"""Where the platform's files are: a Pod's proxy has `<run>/pods/<uid>`, its init `<run>/inits/<uid>`.
 
-`spec.json` is the PodSandbox, `pod.json` the process that runs it, `init.sock` its control socket, `root` an empty
-directory where containers' roots grow; the Pod's proxy puts its own files and sockets beside them. The marker is an
-environment variable that every process of a mesh carries, so that `down` finds them whatever else is lost.
+`spec.json` is the PodSandbox, `pod.json` the process that runs it, `init.sock` its control socket, `volumes` the mount
+point of its volumes, `root` an empty directory where containers' roots grow. They are apart from the proxy's
+directory because the proxy sees that one. The marker is an environment variable that every process of a mesh
+carries, so that `down` finds them whatever else is lost.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ class PodPaths(msgspec.Struct, frozen=True):
 
     @property
     def directory(self) -> str:
+        return f"{self.run}/inits/{self.uid}"
+
+    @property
+    def proxy(self) -> str:
         return f"{self.run}/pods/{self.uid}"
 
     @property
@@ -102,8 +107,8 @@ def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
 
 
 def recorded_pods(run: str) -> list[str]:
-    """The uids of all Pods that have a directory."""
+    """The uids of all Pods that the platform has files of."""
     try:
-        return sorted(os.listdir(f"{run}/pods"))
+        return sorted(os.listdir(f"{run}/inits"))
     except FileNotFoundError:
         return []

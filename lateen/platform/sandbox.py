@@ -11,10 +11,10 @@
     await platform.close()                       # Pods go on running
 
 Behind it are a spawner (one process per mesh, `lateen.platform.spawner`) and one init per Pod
-(`lateen.platform.init`), reached over Unix sockets under `layout.run`: `platform.sock` and `pods/<uid>/init.sock`.
+(`lateen.platform.init`), reached over Unix sockets under `layout.run`: `platform.sock` and `inits/<uid>/init.sock`.
 Both speak JSON lines (`lateen.platform.wire`). An init sends the Pod's whole state on every change, the latest only,
 so a slow reader never holds a Pod up and a reconnecting one misses nothing that still matters. There is no record of
-Pods apart from the processes themselves and `pods/<uid>/{spec,pod}.json`.
+Pods apart from the processes themselves and `inits/<uid>/{spec,pod}.json`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Platform:
 
         PlatformError when no spawner can be started here (see `lateen.platform.preflight`).
         """
-        for directory in (self._layout.run, self._layout.run / "pods", self._layout.state):
+        for directory in (self._layout.run / "pods", self._layout.run / "inits", self._layout.state):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         await self._connect()
         self._own(self._keep_spawner())

@@ -192,8 +192,9 @@ class Spawner:
             raise ValueError(f"Pod {uid} is still running")
         if record:
             self._ended(uid, record.ip)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(pod.directory)
+        for directory in (pod.directory, pod.proxy):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(directory)
 
 
 def main() -> None:

@@ -148,7 +148,10 @@ async def test_the_proxy_has_its_one_capability_and_no_more(mesh: Mesh) -> None:
     root = Path(f"/proc/{server.proxy.pid}/root")
     assert not (root / "root").exists() or not any((root / "root").iterdir())
     if ROOT:  # an ordinary user may not look through that door
-        assert [path.name for path in (root / str(mesh.layout.run).lstrip("/") / "pods").iterdir()] == [server.uid]
+        run = root / str(mesh.layout.run).lstrip("/")
+        assert [path.name for path in run.iterdir()] == ["pods"]
+        assert [path.name for path in (run / "pods").iterdir()] == [server.uid]
+        assert {path.name for path in (run / "pods" / server.uid).iterdir()} == {"envoy.json", "admin.sock"}
         assert not (root / str(mesh.layout.state).lstrip("/")).exists()
 
 
