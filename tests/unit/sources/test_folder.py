@@ -165,7 +165,7 @@ def test_of_an_object_that_is_there_twice_the_first_file_counts() -> None:
     assert names(folder.update(0.0)) == (["a0"], [])
     folder.read("z.yaml", config_map("a0", "other") + "---\n" + config_map("a0", "third"))
     assert folder.update(0.0) is None
-    assert [str(each.position) for each in folder.findings] == ["z.yaml:6:1"]
+    assert [str(each.position) for each in folder.findings] == ["z.yaml:8:1"]
 
 
 def test_what_proxies_refuse_goes_back_until_it_changes() -> None:
