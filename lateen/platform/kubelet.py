@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import ipaddress
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,8 @@ import structlog
 from lateen.api.struct import Json
 from lateen.apiserver.errors import ConflictError, NotFoundError
 from lateen.lib.errors import LateenError
+from lateen.lib.findings import Finding, Level
+from lateen.lib.ids import Ref
 from lateen.lib.layout import Layout
 from lateen.node import bootstrap as envoy
 from lateen.node import control
@@ -37,6 +39,9 @@ from lateen.platform.environment import ConfigError
 from lateen.platform.pod import PodSandbox, PodState, Proxy, ServiceVip
 from lateen.platform.sandbox import PodChanged, PodGone
 from lateen.platform.settings import PlatformSettings
+
+POD_CANNOT_RUN = "LTN0601"
+"""A Pod cannot be run as it is written."""
 
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 STATUS_ANNOTATION = "sidecar.istio.io/status"
@@ -63,6 +68,10 @@ class PodApi(Api, Protocol):
 
     async def token(self, pod: Json, lifetime_s: int) -> str:
         """A service account token bound to that Pod, for the certificate authority."""
+        ...
+
+    async def findings(self, pod: Json, findings: Iterable[Finding]) -> None:
+        """What the node has to say about a Pod, in place of what it said before."""
         ...
 
     async def finalize(self, pod: Json) -> None:
@@ -247,7 +256,7 @@ class PodWorker:
             except ConflictError:
                 delay_s = RETRY_FIRST_S
             except (LateenError, control.ControlError, ConfigError, LookupError, OSError) as error:
-                delay_s = min(RETRY_FIRST_S * 2**self._failures, RETRY_LAST_S)
+                delay_s = min(RETRY_FIRST_S * 2 ** min(self._failures, 10), RETRY_LAST_S)
                 self._failures += 1
                 await self._explain(error)
             with contextlib.suppress(TimeoutError):
@@ -273,6 +282,8 @@ class PodWorker:
         pod = await self._accept(pod)
         if self._state is None:
             await self._start(pod)
+            if any(each.get("code") == POD_CANNOT_RUN for each in d.parts(d.status(pod), "findings")):
+                await self._kubelet.api.findings(pod, ())
         if self._state is not None:
             await self._report(pod_status.running(self._pod or pod, self._state, self._kubelet.clock()))
         return False
@@ -409,4 +420,18 @@ class PodWorker:
         if self._pod is None or self._state is not None or d.terminating(self._pod):
             return
         with contextlib.suppress(LateenError, OSError):
+            if isinstance(error, ConfigError):
+                await self._kubelet.api.findings(self._pod, (finding(self._pod, error),))
             await self._report(pod_status.not_running(self._pod, reason, str(error), self._kubelet.clock()))
+
+
+def finding(pod: Json, error: ConfigError) -> Finding:
+    """What keeps a Pod from running, as a finding on it."""
+    return Finding(
+        code=POD_CANNOT_RUN,
+        level=Level.WARNING,
+        message=str(error),
+        ref=Ref("", "Pod", d.namespace(pod), d.name(pod)),
+        path="spec",
+        remedy="give the container a command" if error.reason == "NoCommand" else "",
+    )

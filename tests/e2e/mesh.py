@@ -16,6 +16,8 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 from lateen.bench.load import Load, Report, run
 from lateen.daemon.settings import Settings, load
 from lateen.platform.link import Link
@@ -162,6 +164,12 @@ def eventually(look: Callable[[], T], holds: Callable[[T], bool] = bool, within_
         if time.monotonic() > deadline:
             raise AssertionError(f"after {within_s} s still: {seen!r}")
         time.sleep(0.02)
+
+
+def say(capsys: pytest.CaptureFixture[str], *lines: str) -> None:
+    """Shows a measured figure in the test's output, whether or not the test passes."""
+    with capsys.disabled():
+        sys.stdout.write("".join(f"\n  {line}" for line in lines))
 
 
 def free_port() -> int:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import click
 
 from lateen.cli.options import mesh, running
-from lateen.cli.pods import find_pods
+from lateen.cli.pods import PodNotFoundError, find_pods
 from lateen.daemon.supervisor import PROGRAMS
 from lateen.lib.errors import LateenError
 from lateen.platform.init import PROXY
@@ -48,8 +48,14 @@ def command(
     if pod in (*PROGRAMS, "supervisor"):
         files = [layout.logs / f"{pod}.log"]
     else:
-        found = find_pods(layout, pod, namespace)[0]
-        files = log_files(found.log_dir, _container(found, container, proxy), previous=previous)
+        try:
+            found = find_pods(layout, pod, namespace)[0]
+        except PodNotFoundError:
+            files = _left(layout.logs / "pods" / f"{namespace}_{pod}", PROXY if proxy else container, previous)
+            if not files:
+                raise
+        else:
+            files = log_files(found.log_dir, _container(found, container, proxy), previous=previous)
     lines: Iterator[bytes] = (line for file in files for line in _lines(file))
     if tail >= 0:
         lines = iter(collections.deque(lines, maxlen=tail))
@@ -59,6 +65,13 @@ def command(
     out.flush()
     if follow and files:
         _follow(files[-1], out)
+
+
+def _left(directory: Path, container: str | None, previous: bool) -> list[Path]:
+    """The log files of a Pod that has ended; none when there never was one of that name."""
+    names = sorted(each.name for each in directory.glob("*"))
+    wanted = container or next((name for name in names if name != PROXY), None)
+    return log_files(str(directory), wanted, previous=previous) if wanted in names else []
 
 
 def _container(pod: PodSandbox, wanted: str | None, proxy: bool) -> str:

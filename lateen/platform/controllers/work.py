@@ -97,7 +97,7 @@ class Controller:
             await perform(self._api, self._cluster, outcome.actions)
         except (LateenError, OSError) as error:
             count = self._failures[key] = self._failures.get(key, 0) + 1
-            delay_s = min(RETRY_FIRST_S * 2 ** (count - 1), RETRY_LAST_S)
+            delay_s = min(RETRY_FIRST_S * 2 ** min(count - 1, 10), RETRY_LAST_S)
             if count > 3:
                 _log.warning("actions failed", controller=self._name, key=key, error=repr(error), again_s=delay_s)
             self.queue.add_later(key, delay_s)

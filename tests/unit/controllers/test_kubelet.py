@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ import msgspec
 import pytest
 
 from lateen.api.struct import Json
+from lateen.lib.findings import Finding
 from lateen.lib.layout import Layout
 from lateen.node import control
 from lateen.platform.controllers import documents as d
 from lateen.platform.controllers import work
 from lateen.platform.controllers.cluster import Cluster
-from lateen.platform.kubelet import Addresses, Facts, Kubelet
+from lateen.platform.kubelet import POD_CANNOT_RUN, Addresses, Facts, Kubelet
 from lateen.platform.pod import ContainerState, Ended, PodSandbox, PodState, ServiceVip
 from lateen.platform.sandbox import PodChanged, PodGone
 from lateen.platform.settings import PlatformSettings
@@ -90,6 +91,11 @@ class NodeApi(SmallApi):
 
     async def token(self, pod: Json, lifetime_s: int) -> str:
         return f"token of {d.name(pod)}"
+
+    async def findings(self, pod: Json, findings: Iterable[Finding]) -> None:
+        status = {**d.status(pod), "findings": [msgspec.to_builtins(each) for each in findings]}
+        if status != d.status(pod):
+            self.store({**self.objects["Pod", d.key(pod)], "status": status})
 
     async def finalize(self, pod: Json) -> None:
         self.journal.append(f"finalize {d.name(pod)}")
@@ -243,12 +249,13 @@ async def test_a_pod_that_cannot_run_says_why_and_runs_once_it_can(tmp_path: Pat
     async with node(tmp_path) as one:
         reference = {"configMapRef": {"name": "settings"}}
         one.api.store(pod(containers=[{"name": "web", "command": ["web"], "envFrom": [reference]}]))
-        await until(one.api, lambda: bool(d.status(one.pod())))
+        await until(one.api, lambda: "containerStatuses" in d.status(one.pod()))
         (web,) = one.pod()["status"]["containerStatuses"]
         assert web["state"]["waiting"] == {
             "reason": "CreateContainerConfigError",
             "message": "ConfigMap shop/settings does not exist",
         }
+        assert [each["code"] for each in one.pod()["status"]["findings"]] == [POD_CANNOT_RUN]
         settings: Json = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -257,6 +264,7 @@ async def test_a_pod_that_cannot_run_says_why_and_runs_once_it_can(tmp_path: Pat
         one.api.store({**settings, "data": {"A": "1"}})
         await until(one.api, lambda: "u-web-1" in one.platform.made)
         assert one.platform.made["u-web-1"].containers[0].env["A"] == "1"
+        await until(one.api, lambda: one.pod()["status"]["findings"] == [])
 
 
 async def test_running_pods_are_taken_up_after_a_restart_and_strangers_end(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ class SmallApi:
         found = self.objects[document["kind"], d.key(document)]
         if found["metadata"]["resourceVersion"] != document["metadata"]["resourceVersion"]:
             raise ConflictError("changed")
-        return self.store({**found, "status": document["status"]})
+        kept = {name: value for name, value in d.status(found).items() if name == "findings"}
+        return self.store({**found, "status": {**document["status"], **kept}})
 
 
 @asynccontextmanager
