@@ -4,7 +4,7 @@ Translation reads a Pod only through `pod_workload`: a projection without status
 change re-runs nothing that merely asks who a Pod is.
 
 `tls` says that a proxy answers mutual TLS in front of the workload. It is taken from the label
-`security.istio.io/tlsMode` or the annotation `sidecar.istio.io/status` that an injector leaves.
+`security.istio.io/tlsMode` or the annotation `sidecar.istio.io/status` that an injector leaves; gateways don't.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from lateen.lib.ids import Ref
 
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 INJECTED_ANNOTATION = "sidecar.istio.io/status"
+TEMPLATES_ANNOTATION = "inject.istio.io/templates"
 LOCALITY_LABELS = ("topology.istio.io/locality", "istio-locality")
 CANONICAL_NAME_LABEL = "service.istio.io/canonical-name"
 CANONICAL_REVISION_LABEL = "service.istio.io/canonical-revision"
@@ -93,14 +94,13 @@ def pod_workload(q: Q, namespace: str, name: str) -> Workload | None:
         return None
     labels = pod.metadata.labels
     addresses = tuple(each.ip for each in pod.status.pod_ips) or ((pod.status.pod_ip,) if pod.status.pod_ip else ())
-    mode = labels.get(TLS_MODE_LABEL)
     return Workload(
         namespace=namespace,
         name=name,
         addresses=addresses,
         labels=tuple(sorted(labels.items())),
         service_account=pod.spec.service_account_name or "default",
-        tls=mode == "istio" if mode is not None else INJECTED_ANNOTATION in pod.metadata.annotations,
+        tls=_takes_mutual_tls(pod),
         locality=_labelled_locality(labels) or q(node_locality, pod.spec.node_name or ""),
         ports=tuple(
             (port.name, port.container_port)
@@ -180,6 +180,15 @@ def parse_locality(text: str) -> Locality:
     """`region/zone/subzone`, each part optional."""
     parts = [*text.split("/"), "", "", ""]
     return Locality(parts[0], parts[1], parts[2])
+
+
+def _takes_mutual_tls(pod: Pod) -> bool:
+    """A gateway has a proxy too, but its ports are what Gateways say."""
+    annotations = pod.metadata.annotations
+    if "gateway" in annotations.get(TEMPLATES_ANNOTATION, "").split(","):
+        return False
+    mode = pod.metadata.labels.get(TLS_MODE_LABEL)
+    return mode == "istio" if mode is not None else INJECTED_ANNOTATION in annotations
 
 
 def _labelled_locality(labels: Mapping[str, str]) -> Locality | None:

@@ -192,11 +192,15 @@ class Validator:
         self._server.add_insecure_port(f"unix:{socket}")
         self._server.start()
         try:
-            self.envoy = Envoy(ads_bootstrap(socket), self.directory, own_network=True)
+            self.envoy = Envoy(self.bootstrap(socket), self.directory, own_network=True)
             self.envoy.wait_live()
         except BaseException:
             self._server.stop(None).wait()
             raise
+
+    def bootstrap(self, xds: Path) -> Json:
+        """What Envoy starts with; `xds` is this server's socket."""
+        return ads_bootstrap(xds)
 
     def close(self) -> None:
         """Ends Envoy and the server and removes their files."""
