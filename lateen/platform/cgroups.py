@@ -35,7 +35,8 @@ def available() -> bool:
     return all(os.path.isdir(parent) and os.access(parent, os.W_OK) for parent in parents)
 
 
-def _mesh(run: str) -> str:
+def mesh_group(run: str) -> str:
+    """The name of a mesh's own group, below which its Pods' groups are."""
     return f"lateen-{zlib.crc32(run.encode()):08x}"
 
 
@@ -43,7 +44,7 @@ class Cgroup:
     """The group of one container."""
 
     def __init__(self, paths: PodPaths, container: str, limits: Limits) -> None:
-        self._path = f"{_mesh(paths.run)}/{paths.uid}/{container}"
+        self._path = f"{mesh_group(paths.run)}/{paths.uid}/{container}"
         self._limits = limits
         self._unified = _version_2()
         self._killed = 0
@@ -92,7 +93,7 @@ def remove(run: str, uid: str | None = None) -> None:
     """Remove the groups of a Pod, or of the whole mesh, whose processes have ended."""
     unified = _version_2()
     for parent in [unified] if unified else [f"{ROOT}/memory", f"{ROOT}/cpu"]:
-        top = f"{parent}/{_mesh(run)}" if uid is None else f"{parent}/{_mesh(run)}/{uid}"
+        top = f"{parent}/{mesh_group(run)}" if uid is None else f"{parent}/{mesh_group(run)}/{uid}"
         for directory, _, _ in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(directory)

@@ -17,7 +17,7 @@ import msgspec
 
 from lateen.lib.layout import Layout
 from lateen.node.envoy import envoy_binary
-from lateen.platform import census
+from lateen.platform import census, cgroups
 from lateen.platform.down import down
 from lateen.platform.logs import log_files
 from lateen.platform.pod import Container, HttpGet, PodSandbox, PodState, Probe, Proxy, Redirect
@@ -135,6 +135,7 @@ async def running(where: Layout, settings: PlatformSettings = SETTINGS) -> Async
         await platform.close()
         await down(where, grace_s=0)
         assert census.processes(str(where.state)) == []
+        assert list(Path(cgroups.ROOT).glob(f"**/{cgroups.mesh_group(str(where.run))}")) == []
         shutil.rmtree(where.state.parent)
 
 

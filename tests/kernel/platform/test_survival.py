@@ -63,6 +63,20 @@ async def test_a_new_node_adopts_running_pods_untouched(mesh: Mesh) -> None:
         await second.close()
 
 
+async def test_application_killed_is_started_again_and_only_it(mesh: Mesh) -> None:
+    server = await mesh.pod("server", web(), **sidecar(mesh, "server"))
+    client = await mesh.pod("client", idle())
+    os.kill(server.containers[0].pid, signal.SIGKILL)
+    again = await mesh.until(server.uid, lambda s: s.ready and s.containers[0].restarts == 1)
+    last = again.containers[0].last
+    assert last is not None
+    assert (last.exit_code, last.reason) == (137, "Error")
+    assert again.proxy is not None
+    assert server.proxy is not None
+    assert (again.pid, again.proxy.pid) == (server.pid, server.proxy.pid)
+    assert await mesh.fetch(client.uid, f"http://{server.ip}:8080/") == ["200 server 127.0.0.6"]
+
+
 async def test_init_killed_takes_its_pod_and_nothing_else(mesh: Mesh) -> None:
     server = await mesh.pod("server", web(), **sidecar(mesh, "server"))
     client = await mesh.pod("client", idle())
