@@ -42,7 +42,7 @@ def initial(rows: Iterable[Row]) -> Transaction:
 class Inputs:
     """A subscriber of the store that submits what changes for queries."""
 
-    def __init__(self, submit: Callable[[Transaction], None]) -> None:
+    def __init__(self, submit: Callable[[Transaction], object]) -> None:
         self._submit = submit
 
     def __call__(self, changes: Sequence[Change]) -> None:
