@@ -98,7 +98,7 @@ def no_duplicates(
     seen: dict[Hashable, int] = {}
     for index, value in enumerate(values):
         if value in seen:
-            place = at(*path, index, leaf) if leaf else at(*path, index)
+            place = at(*path, index, *leaf.split(".")) if leaf else at(*path, index)
             yield Problem(place, f"{what} {value} is there twice", f"the first is [{seen[value]}]; keep one")
         seen.setdefault(value, index)
 

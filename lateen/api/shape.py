@@ -75,7 +75,7 @@ def check_struct(
     for name in shape.required:
         if body.get(name) is None:
             faults.append(Fault(path, f'"{name}" is missing', f'set "{name}"'))
-    if kind.AT_MOST_ONE or kind.EXACTLY_ONE:
+    if kind.AT_MOST_ONE:
         _groups(kind, body, path, faults)
 
 
@@ -169,13 +169,11 @@ def _unknown(shape: Shape, name: object, path: Path, faults: Faults) -> None:
 
 
 def _groups(kind: type[Struct], body: dict[Any, Any], path: Path, faults: Faults) -> None:
-    for group in (*kind.AT_MOST_ONE, *kind.EXACTLY_ONE):
+    for group in kind.AT_MOST_ONE:
         present = [name for name in group if body.get(name) is not None]
         if len(present) > 1:
             names = " and ".join(f'"{name}"' for name in present)
             faults.append(Fault((*path, present[-1]), f"{names} exclude each other", "keep one of them", key=True))
-        elif not present and group in kind.EXACTLY_ONE:
-            faults.append(Fault(path, f"one of {', '.join(group)} is missing", "set one of them"))
 
 
 # -- values --------------------------------------------------------------------------------------------

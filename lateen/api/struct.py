@@ -34,12 +34,11 @@ Base64 = Annotated[str, Meta(extra={"base64": True})]
 class Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A part of an object. Values are immutable; mappings are never changed after decoding.
 
-    `AT_MOST_ONE` and `EXACTLY_ONE` are groups of fields (names as on the wire) that exclude each other.
+    `AT_MOST_ONE` has groups of fields (names as on the wire) that exclude each other.
     `problems` yields what is wrong with a value beyond the types of its fields; paths are relative to it.
     """
 
     AT_MOST_ONE: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    EXACTLY_ONE: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     def problems(self) -> Iterator[Problem]:
         yield from ()

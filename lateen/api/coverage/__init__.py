@@ -26,7 +26,7 @@ FIELD: Final = "LTN0001"
 KIND: Final = "LTN0005"
 NO_EFFECT: Final = "LTN0006"
 
-_AREAS: Final = (clusters, core, gateways, routes, security, workloads)
+AREAS: Final = (clusters, core, gateways, routes, security, workloads)
 _SECURITY_KINDS: Final = {
     "AuthorizationPolicy": "requests it would deny get through",
     "RequestAuthentication": "tokens are not checked: requests with a bad one get through",
@@ -73,7 +73,7 @@ def _fields(kind: type) -> dict[str, inspect.Type]:
 
 def implemented(kind: str) -> tuple[str, ...]:
     """The paths of a kind that lateen does something with; for documentation."""
-    return tuple(sorted(path for area in _AREAS for path in area.IMPLEMENTED.get(kind, ())))
+    return tuple(sorted(path for area in AREAS for path in area.IMPLEMENTED.get(kind, ())))
 
 
 def _of_kind(kind: Kind, ref: Ref) -> Finding:
@@ -99,7 +99,7 @@ def _of_kind(kind: Kind, ref: Ref) -> Finding:
 @cache
 def _tables(kind: str) -> _Entry | None:
     root = _Entry()
-    for area in _AREAS:
+    for area in AREAS:
         for path in area.IMPLEMENTED.get(kind, ()):
             entry = _entry(root, path.partition("=")[0].removesuffix(".**"))
             entry.done = True

@@ -54,6 +54,8 @@ class TrafficExtensionSpec(Struct, frozen=True):
 
     def problems(self) -> Iterator[Problem]:
         yield from rules.one_selector(self.selector, None, self.target_refs)
+        if self.lua is None and self.wasm is None:
+            yield Problem("", "the code is missing", 'set "lua" or "wasm"')
 
 
 class TrafficExtension(Object, frozen=True):

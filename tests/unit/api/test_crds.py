@@ -109,21 +109,19 @@ def struct_differences(schema: Schema, node: inspect.StructType, path: str) -> I
         yield from differences(part, fields[name].type, f"{path}.{name}")
     cls = node.cls
     assert issubclass(cls, Struct), path
-    at_most, exactly = groups(schema)
-    yield from same(path, "at most one of", at_most, {frozenset(each) for each in cls.AT_MOST_ONE})
-    yield from same(path, "exactly one of", exactly, {frozenset(each) for each in cls.EXACTLY_ONE})
+    yield from same(path, "at most one of", groups(schema), {frozenset(each) for each in cls.AT_MOST_ONE})
 
 
-def groups(schema: Schema) -> tuple[set[frozenset[str]], set[frozenset[str]]]:
+def groups(schema: Schema) -> set[frozenset[str]]:
     """The groups of fields that a schema's `oneOf` says exclude each other; a group of one says nothing."""
-    at_most: set[frozenset[str]] = set()
-    exactly: set[frozenset[str]] = set()
+    found: set[frozenset[str]] = set()
     for part in (schema, *schema.get("allOf", ())):
         alternatives = part.get("oneOf", ())
         names = frozenset(each["required"][0] for each in alternatives if "required" in each)
         if len(names) > 1:
-            (at_most if any("not" in each for each in alternatives) else exactly).add(names)
-    return at_most, exactly
+            assert any("not" in each for each in alternatives), "exactly one of: Struct has no word for it"
+            found.add(names)
+    return found
 
 
 def same(path: str, what: str, crd: object, typed: object) -> Iterator[str]:
