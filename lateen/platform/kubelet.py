@@ -281,6 +281,9 @@ class PodWorker:
             return False
         pod = await self._accept(pod)
         if self._state is None:
+            if d.ready(pod):  # its processes are lost: nobody should send it requests until they are back
+                again = pod_status.not_running(pod, "ContainerCreating", "starting again", self._kubelet.clock())
+                await self._report(again)
             await self._start(pod)
             if any(each.get("code") == POD_CANNOT_RUN for each in d.parts(d.status(pod), "findings")):
                 await self._kubelet.api.findings(pod, ())
@@ -408,6 +411,7 @@ class PodWorker:
             return
         before = {name: value for name, value in d.status(pod).items() if name != "findings"}
         if before != status:
+            # the cluster's listener makes the answer this worker's Pod
             self._kubelet.cluster.put(await self._kubelet.api.replace_status({**pod, "status": status}))
 
     async def _explain(self, error: Exception) -> None:

@@ -30,6 +30,7 @@ def running(pod: Json, state: PodState, now: float) -> Json:
     else:
         phase = "Pending"
     initialized = all(each.phase == "terminated" and not _code(each) for each in state.containers if each.init)
+    initial = [_container(each) for each in state.containers if each.init]
     return {
         "phase": phase,
         "podIP": state.ip,
@@ -37,16 +38,19 @@ def running(pod: Json, state: PodState, now: float) -> Json:
         "hostIP": "127.0.0.1",
         "startTime": d.timestamp(state.started_at),
         "conditions": _conditions(pod, initialized=initialized, ready=state.ready and not ended, shown=shown, now=now),
-        **({"initContainerStatuses": [_container(e) for e in state.containers if e.init]} if state.containers else {}),
+        **({"initContainerStatuses": initial} if initial else {}),
         "containerStatuses": [_container(each) for each in shown],
     }
 
 
 def not_running(pod: Json, reason: str, message: str, now: float) -> Json:
-    """The status of a Pod that could not be made: each container waits for that reason."""
+    """The status of a Pod that is not there (yet, or any more): each container waits for that reason. An address it
+    had is kept."""
     waiting = {"waiting": {"reason": reason, "message": message}}
     names = [each["name"] for each in d.parts(d.spec(pod), "containers")]
+    kept = {name: d.status(pod)[name] for name in ("podIP", "podIPs") if name in d.status(pod)}
     return {
+        **kept,
         "phase": "Pending",
         "conditions": _conditions(pod, initialized=False, ready=False, shown=[], now=now, why=(reason, message)),
         "containerStatuses": [

@@ -103,8 +103,10 @@ class NodeApi(SmallApi):
 
 
 class Node:
-    def __init__(self, api: NodeApi, platform: SmallPlatform, journal: list[str], layout: Layout) -> None:
-        self.api, self.platform, self.journal, self.layout = api, platform, journal, layout
+    def __init__(
+        self, api: NodeApi, platform: SmallPlatform, cluster: Cluster, journal: list[str], layout: Layout
+    ) -> None:
+        self.api, self.platform, self.cluster, self.journal, self.layout = api, platform, cluster, journal, layout
 
     def pod(self, name: str = "web-1") -> Json:
         return self.api.objects["Pod", ("shop", name)]
@@ -152,7 +154,7 @@ async def node(
         start(Kubelet(facts, api, cluster, platform, clock=lambda: NOW).run())
         await asyncio.sleep(0)
         try:
-            yield Node(api, platform, journal, layout)
+            yield Node(api, platform, cluster, journal, layout)
         finally:
             for each in running:
                 each.cancel()
@@ -288,9 +290,13 @@ async def test_running_pods_are_taken_up_after_a_restart_and_strangers_end(tmp_p
 async def test_a_pod_whose_processes_are_lost_starts_again_at_its_address(tmp_path: Path) -> None:
     async with node(tmp_path) as one:
         first = await one.ready()
+        said: list[bool] = []
+        one.cluster.listen("Pod", lambda _, after: said.append(d.ready(after)) if after else None)
         one.platform.vanish("u-web-1")
         await until(one.api, lambda: one.journal.count("create web-1") == 2)
         assert one.platform.made["u-web-1"].ip == first.ip
+        assert said[0] is True
+        assert said[1] is False
 
 
 async def test_the_service_table_reaches_the_platform(tmp_path: Path) -> None:
