@@ -386,11 +386,12 @@ class Graph:
         return node.value
 
     def _stale(self, node: _Node) -> bool:
+        verified_at = node.verified_at
         for dep in node.deps:
-            if isinstance(dep, _Node):
+            if isinstance(dep, _Node) and dep.state != CLEAN:
                 with contextlib.suppress(Exception):
                     self._pull(dep)
-            if dep.changed_at > node.verified_at:
+            if dep.changed_at > verified_at:
                 return True
         return False
 
