@@ -24,7 +24,10 @@ from lateen.api import kinds
 from lateen.api.kinds import Kind
 from lateen.api.struct import Json
 from lateen.apiserver.errors import BadRequestError, GoneError, UnreachableError, from_status
+from lateen.apiserver.results import Applied, ApplyResult
 from lateen.lib.findings import Finding
+
+__all__ = ["Applied", "ApplyResult", "Client", "Event", "Listing", "path_of"]
 
 _TIMEOUT_S: Final = 30
 _RETRY_FIRST_S: Final = 0.05
@@ -43,23 +46,6 @@ class Event(msgspec.Struct, frozen=True):
 
     type: str
     object: Json
-
-
-class Applied(msgspec.Struct, frozen=True):
-    """One object of an apply and what became of it: created, configured, unchanged or deleted."""
-
-    kind: str
-    namespace: str
-    name: str
-    action: str
-
-
-class ApplyResult(msgspec.Struct, frozen=True):
-    """What an apply or delete of files did; `applied` False: nothing of it happened, `findings` say why."""
-
-    applied: bool
-    objects: tuple[Applied, ...] = ()
-    findings: tuple[Finding, ...] = ()
 
 
 def path_of(kind: Kind, namespace: str = "", name: str = "", api_version: str = "") -> str:

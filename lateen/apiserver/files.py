@@ -15,10 +15,10 @@ import msgspec
 
 from lateen.api import kinds
 from lateen.api.struct import Json
-from lateen.apiserver.client import Applied, ApplyResult
 from lateen.apiserver.errors import ApiError, BadRequestError
 from lateen.apiserver.operations import Apply, Delete, Operation, ref_of
 from lateen.apiserver.positions import placed, source_of
+from lateen.apiserver.results import Applied, ApplyResult
 from lateen.apiserver.rows import Row
 from lateen.apiserver.store import Store
 from lateen.lib.findings import Finding, Level
