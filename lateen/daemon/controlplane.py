@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 
 import grpc.aio
@@ -22,15 +22,16 @@ import structlog
 
 from lateen.api.check import check
 from lateen.apiserver.http import application
+from lateen.apiserver.rows import Row
 from lateen.apiserver.serving import serve, tcp_listener, unix_listener
 from lateen.apiserver.store import Store
-from lateen.console.data import mesh_routes
+from lateen.console.data import findings_of, mesh_routes
 from lateen.console.pages import Mesh, pages
 from lateen.daemon.identities import Identities
 from lateen.daemon.inputs import Inputs, initial
 from lateen.daemon.metrics import Metrics
 from lateen.daemon.process import enter
-from lateen.daemon.quarantine import StoreQuarantine
+from lateen.daemon.quarantine import REFUSED, StoreQuarantine
 from lateen.daemon.settings import Settings
 from lateen.daemon.token_requests import token_route
 from lateen.engine import Graph
@@ -50,6 +51,9 @@ from lateen.xds.auth import Authenticated, Believing
 from lateen.xds.server import OPTIONS, XdsServer
 
 _STOP_S = 1.0
+_ANSWER_S = 1.0
+_VERDICT_S = 0.5
+_POLL_S = 0.005
 
 _log = structlog.stdlib.get_logger("lateen.controlplane")
 
@@ -144,8 +148,25 @@ class ControlPlane:
             yield
 
     async def _analyse(self, refs: Sequence[Ref]) -> Sequence[Finding]:
+        """What proxies say of the objects, once all have answered or a second has passed."""
         await self._settled.wait()
-        return ()
+        await _until(self._synced, _ANSWER_S)
+        if any(each.errors for proxy in self._xds.proxies() for each in proxy.types):
+            await _until(lambda: bool(self._held(refs)), _VERDICT_S)
+        return [each for row in self._held(refs) for each in findings_of(row) if each.code == REFUSED]
+
+    def _synced(self) -> bool:
+        return all(each.synced for proxy in self._xds.proxies() for each in proxy.types)
+
+    def _held(self, refs: Sequence[Ref]) -> list[Row]:
+        return [row for row in map(self._store.get, refs) if row is not None and row.held is not None]
+
+
+async def _until(done: Callable[[], bool], at_most_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(at_most_s):
+            while not done():  # noqa: ASYNC110 (streams change with every answer; few ask, and not for long)
+                await asyncio.sleep(_POLL_S)
 
 
 @contextlib.asynccontextmanager
