@@ -120,13 +120,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return told
 
 
-async def run(load: Load) -> Report:
-    """Send the load and report. ValueError for a load without an end or an address that can't be used."""
-    if load.requests is None and load.duration_s is None:
+async def run(load: Load, stop: asyncio.Event | None = None) -> Report:
+    """Send the load and report; `stop` ends it early. ValueError for a load without an end or an address that can't
+    be used."""
+    if load.requests is None and load.duration_s is None and stop is None:
         raise ValueError("a load needs a number of requests or a duration")
     target, group = _Target(load), grouping(load.group_by)
     tally = _Tally(load)
-    turn = _Turns(load, tally.start)
+    turn = _Turns(load, tally.start, stop or asyncio.Event())
     async with asyncio.TaskGroup() as tasks:
         for _ in range(load.connections):
             tasks.create_task(_worker(load, target, turn, tally, group))
@@ -198,7 +199,8 @@ class _Target:
 class _Turns:
     """Hands out the requests of a run: how many are left, until when, and when each is due."""
 
-    def __init__(self, load: Load, start: float) -> None:
+    def __init__(self, load: Load, start: float, stop: asyncio.Event) -> None:
+        self._stop = stop
         self._requests = math.inf if load.requests is None else load.requests
         self._duration_s = math.inf if load.duration_s is None else load.duration_s
         self._rate = load.rate
@@ -212,7 +214,7 @@ class _Turns:
         """
         since_start = time.monotonic() - self._start
         due = since_start if self._rate is None else self._taken / self._rate
-        if self._taken >= self._requests or due >= self._duration_s:
+        if self._stop.is_set() or self._taken >= self._requests or due >= self._duration_s:
             return None
         self._taken += 1
         if due > since_start:

@@ -113,6 +113,21 @@ async def test_a_rate_spreads_requests_and_charges_a_stall_to_those_it_delayed()
     assert report.latency.p50_ms > 40  # of the 30 requests, the 20 due during the stall waited for it
 
 
+async def test_a_load_ends_when_told() -> None:
+    stop = asyncio.Event()
+
+    async def third(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(3):
+            await head(reader)
+            writer.write(response())
+        stop.set()
+
+    async with serving(third) as url:
+        report = await run(Load(url=url, connections=1), stop)
+    assert report.requests >= 3
+    assert report.failed == 0
+
+
 async def test_a_load_must_have_an_end_and_a_usable_address() -> None:
     with pytest.raises(ValueError, match="duration"):
         await run(Load(url="http://127.0.0.1:1/"))

@@ -16,10 +16,11 @@ from lateen.api.struct import Json
 from lateen.lib.findings import Finding
 from lateen.lib.layout import Layout
 from lateen.node import control
+from lateen.platform.addresses import Addresses
 from lateen.platform.controllers import documents as d
 from lateen.platform.controllers import work
 from lateen.platform.controllers.cluster import Cluster
-from lateen.platform.kubelet import POD_CANNOT_RUN, Addresses, Facts, Kubelet
+from lateen.platform.kubelet import POD_CANNOT_RUN, Facts, Kubelet
 from lateen.platform.pod import ContainerState, Ended, PodSandbox, PodState, ServiceVip
 from lateen.platform.sandbox import PodChanged, PodGone
 from lateen.platform.settings import PlatformSettings
