@@ -43,7 +43,7 @@ from lateen.envoy.traffic_policy import (
     set_retry_budget,
 )
 from lateen.features.encoding import pack, set_seconds
-from lateen.intent.cluster import OutboundCluster, Transport, outbound_cluster, outbound_names
+from lateen.intent.cluster import OutboundCluster, Transport, outbound_cluster, outbound_names, sharing
 from lateen.intent.inbound import inbound_ports
 from lateen.intent.locality import by_place, setting_of
 from lateen.intent.scope import Scope
@@ -75,7 +75,8 @@ def cluster_names(q: Q, scope: Scope) -> tuple[str, ...]:
 def cluster_resource(q: Q, scope: Scope, name: str) -> Resource | None:
     """A cluster of a proxy by name, or None when it has none of that name."""
     if name.startswith("outbound|"):
-        return q(outbound, q(client_of, scope.namespace, scope.labels, scope.router), name)
+        client = q(client_of, scope.namespace, scope.labels, scope.router)
+        return q(outbound, sharing(q, client, name), name)
     if name == BLACK_HOLE:
         return q(black_hole)
     if scope.router:
@@ -95,7 +96,7 @@ def endpoint_names(q: Q, scope: Scope) -> tuple[str, ...]:
 
 
 def _discovered(q: Q, client: Client) -> tuple[str, ...]:
-    found = ((name, q(outbound_cluster, client, name)) for name in q(outbound_names, client))
+    found = ((name, q(outbound_cluster, sharing(q, client, name), name)) for name in q(outbound_names, client))
     return tuple(name for name, each in found if each is not None and each.resolution is Resolution.ENDPOINTS)
 
 

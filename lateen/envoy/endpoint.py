@@ -15,7 +15,7 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from lateen.engine import Q
 from lateen.envoy.resource import Resource, resource
 from lateen.envoy.virtual_host import field
-from lateen.intent.cluster import OutboundCluster, Transport, outbound_cluster
+from lateen.intent.cluster import OutboundCluster, Transport, outbound_cluster, sharing
 from lateen.intent.locality import Group, by_place, by_setting, setting_of
 from lateen.intent.scope import Scope
 from lateen.lib.ids import Ref
@@ -34,7 +34,7 @@ _ENDPOINTS = 2
 
 def endpoint_resource(q: Q, scope: Scope, name: str) -> Resource | None:
     """The assignment of a cluster for a proxy; None when the cluster has none or isn't there."""
-    client = q(client_of, scope.namespace, scope.labels, scope.router)
+    client = sharing(q, q(client_of, scope.namespace, scope.labels, scope.router), name)
     locality, labels = q(_facets, client, name)
     return q(assignment, client, name, scope.locality if locality else Locality(), scope.labels if labels else ())
 

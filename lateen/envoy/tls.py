@@ -10,6 +10,7 @@ Source: https://www.envoyproxy.io/docs/envoy/latest/api-v3/extensions/transport_
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 from envoy.config.core.v3.base_pb2 import TransportSocket
 from envoy.extensions.transport_sockets.raw_buffer.v3.raw_buffer_pb2 import RawBuffer
@@ -52,16 +53,24 @@ OS_TRUST = "/etc/ssl/certs/ca-certificates.crt"
 def mesh_client(peers: Iterable[str], sni: str, alpn: Iterable[str]) -> UpstreamTlsContext:
     """The client's side of mutual TLS: own certificate, and only `peers` (URI names) may answer; none: anybody
     with a certificate of the mesh."""
-    context = UpstreamTlsContext()
+    context = UpstreamTlsContext.FromString(_mesh_client(tuple(alpn)))
     context.sni = sni
+    common = context.common_tls_context
+    for peer in peers:
+        _add_name(common.combined_validation_context.default_validation_context, exact=peer)
+    return context
+
+
+@cache
+def _mesh_client(alpn: tuple[str, ...]) -> bytes:
+    """What such contexts have in common, encoded: there is one in every cluster."""
+    context = UpstreamTlsContext()
     common = context.common_tls_context
     common.alpn_protocols.extend(alpn)
     common.tls_params.tls_minimum_protocol_version = TlsParameters.TLSv1_2
     common.tls_params.tls_maximum_protocol_version = TlsParameters.TLSv1_3
     _own_certificate(common)
-    for peer in peers:
-        _add_name(common.combined_validation_context.default_validation_context, exact=peer)
-    return context
+    return context.SerializeToString()
 
 
 def mesh_server(trust_domains: Iterable[str], alpn: Iterable[str]) -> DownstreamTlsContext:

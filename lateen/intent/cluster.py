@@ -93,6 +93,26 @@ def names_of_host(q: Q, client: Client, host: str) -> tuple[str, ...]:
     return tuple(cluster_name(host, port, subset) for port in ports for subset in subsets)
 
 
+def sharing(q: Q, client: Client, name: str) -> Client:
+    """The Client to make a cluster for: one of no namespace when this client sees the same service and rule, so
+    that clients of all namespaces share what none of them has changed for itself."""
+    parts = parse_cluster_name(name)
+    if parts is None:
+        return client
+    return q(_sharing, client, parts[0])
+
+
+def _sharing(q: Q, client: Client, host: str) -> Client:
+    nobody = Client("", router=client.router)
+    service = q(visible, client, host)
+    same = service == q(visible, nobody, host) and q(destination_rule, client, host) == q(
+        destination_rule, nobody, host
+    )
+    if same and service is not None and service.alias:
+        same = q(visible, client, service.alias) == q(visible, nobody, service.alias)
+    return nobody if same else client
+
+
 def outbound_cluster(q: Q, client: Client, name: str) -> OutboundCluster | None:
     """The cluster of that name for a client, or None when its service, port or subset isn't there."""
     if (parts := parse_cluster_name(name)) is None:
