@@ -57,7 +57,6 @@ def command(name: str | None, settings_file: Path | None, demo: bool | None, **f
     finally:
         progress.end()
     progress("ready")
-    lateen = "lateen" if settings.name == "default" else f"LATEEN_NAME={settings.name} lateen"
     print()
     if settings.gateway_port:
         print(f"  demo      http://localhost:{settings.gateway_port}/productpage")
@@ -67,6 +66,14 @@ def command(name: str | None, settings_file: Path | None, demo: bool | None, **f
         print(f"  pages     http://localhost:{settings.console_port}")
     print(f"  state     {settings.state_dir}")
     print("\ntry:")
-    print(f"  .venv/bin/{lateen} ps" if lateen == "lateen" else f"  {lateen} ps")
-    print(f"  {lateen} proxy-config routes deploy/productpage-v1")
-    print(f"  {lateen} apply -f your.yaml")
+    lateen = _typed(settings.name)
+    for words in ("ps", "proxy-config routes deploy/productpage-v1", "apply -f FILE"):
+        print(f"  {lateen} {words}")
+
+
+def _typed(name: str) -> str:
+    """How this program was called, with what it takes to mean the same mesh."""
+    program = Path(sys.argv[0])
+    here = Path.cwd()
+    shown = program.relative_to(here) if program.is_relative_to(here) else program
+    return f"LATEEN_NAME={name} {shown}" if name != "default" else str(shown)
