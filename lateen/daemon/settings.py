@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from lateen.lib.errors import LateenError
 from lateen.lib.layout import Layout
@@ -117,6 +116,8 @@ def write(settings: Settings) -> Path:
 
 
 def _from_file(file: Path) -> dict[str, Any]:
+    import yaml  # few have a file, and every call of the command line comes by here
+
     try:
         content: object = yaml.safe_load(file.read_text())
     except OSError as error:

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import click
+
+from lateen.cli.main import VERBS
+from tests.unit.cli.conftest import Lateen
+
+HEAVY = ("grpc", "httpx", "rich", "cryptography", "starlette", "uvicorn", "yaml", "google.protobuf", "structlog")
+
+
+def test_every_verb_is_there_and_its_help_says_what_it_does() -> None:
+    for verb in VERBS:
+        command = importlib.import_module(f"lateen.cli.verbs.{verb.replace('-', '_')}").command
+        assert isinstance(command, click.Command)
+        assert command.name == verb
+        assert command.help
+
+
+def test_help_and_version_load_nothing_heavy() -> None:
+    for arguments in (["--help"], ["version"]):
+        code = (
+            f"import sys; sys.argv = ['lateen', *{arguments!r}]\n"
+            "from lateen.cli.main import main\n"
+            "try: main()\nexcept SystemExit as end: assert not end.code\n"
+            f"print([each for each in {HEAVY!r} if each in sys.modules], file=sys.stderr)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stderr.strip() == "[]", arguments
+
+
+def test_an_error_is_one_line_with_a_remedy_and_no_traceback(lateen: Lateen) -> None:
+    program = [sys.executable, "-m", "lateen.cli.main", "get", "vs", "--name", "no-such-mesh"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, env={"HOME": "/nonexistent"})
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert "lateen up" in done.stderr
+    assert "Traceback" not in done.stderr
