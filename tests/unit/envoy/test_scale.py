@@ -105,9 +105,8 @@ class Mesh:
 def mesh() -> Mesh:
     started = time.perf_counter()
     made = Mesh()
-    _say(
-        f"{SERVICES} services x {NAMESPACES} namespaces: {time.perf_counter() - started:.1f} s, {len(made.graph)} queries"
-    )
+    seconds = time.perf_counter() - started
+    _say(f"{SERVICES} services x {NAMESPACES} namespaces: {seconds:.1f} s, {len(made.graph)} queries")
     return made
 
 
