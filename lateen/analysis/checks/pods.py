@@ -1,0 +1,125 @@
+"""Checks of what is to run: Pods, and the templates of Deployments and Jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from lateen.analysis.check import Check, Said, check
+from lateen.analysis.lookup import config_map_keys, secret_keys
+from lateen.api.core.container import Container
+from lateen.api.core.deployment import Deployment
+from lateen.api.core.job import Job
+from lateen.api.core.pod import Pod, PodSpec
+from lateen.api.problems import at
+from lateen.api.struct import Object, ObjectMeta
+from lateen.engine import Q
+from lateen.lib.findings import Level
+
+_TEMPLATES = "inject.istio.io/templates"
+
+Look = tuple[str, str, ObjectMeta, PodSpec]
+"""A namespace, the path of a Pod's spec inside of an object, the Pod's metadata and spec."""
+
+
+def _without_command(q: Q, look: Look) -> Iterator[Said]:
+    """The local platform runs containers as processes of this machine. There are no images here, so only `command`
+    can say which program that is; a container without one cannot be started, and its Pod stays pending.
+
+        containers:
+        - name: web
+          image: nginx        # says nothing here
+          command: [nginx, -g, "daemon off;"]
+
+    Set `command`. A gateway's own proxy needs none (image `auto` and the annotation
+    `inject.istio.io/templates: gateway`).
+    """
+    base, metadata, spec = look[1:]
+    gateway = "gateway" in metadata.annotations.get(_TEMPLATES, "").split(",")
+    for path, container in _containers(base, spec):
+        proxy = gateway and (container.name == "istio-proxy" or container.image == "auto")
+        if not container.command and not proxy:
+            yield Said(path, f"container {container.name} has no command, so it cannot run here", "set command")
+
+
+def _missing_value(q: Q, look: Look) -> Iterator[Said]:
+    """A variable or a volume takes its value from a ConfigMap or Secret that is not there, or that lacks the key. The
+    container waits until it is.
+
+    Create it in the namespace of the Pod, or mark the reference `optional: true`.
+    """
+    namespace, base, spec = look[0], look[1], look[3]
+    for path, kind, name, key, optional in _references(base, spec):
+        keys = q(secret_keys if kind == "Secret" else config_map_keys, namespace, name)
+        if optional or not name:
+            continue
+        if keys is None:
+            yield Said(path, f"there is no {kind} {namespace}/{name}", "create it")
+        elif key and key not in keys:
+            yield Said(path, f"{kind} {namespace}/{name} has no key {key}", f"it has {', '.join(keys) or 'none'}")
+
+
+def _containers(base: str, spec: PodSpec) -> Iterator[tuple[str, Container]]:
+    for field, containers in (("initContainers", spec.init_containers), ("containers", spec.containers)):
+        for index, container in enumerate(containers):
+            yield f"{base}.{at(field, index)}", container
+
+
+def _references(base: str, spec: PodSpec) -> Iterator[tuple[str, str, str, str, bool]]:
+    """Path, kind, name, key (or nothing) and whether it may be absent, of all references to values."""
+    for path, container in _containers(base, spec):
+        for index, variable in enumerate(container.env):
+            source = variable.value_from
+            if source is None:
+                continue
+            for field, kind, said in (
+                ("configMapKeyRef", "ConfigMap", source.config_map_key_ref),
+                ("secretKeyRef", "Secret", source.secret_key_ref),
+            ):
+                if said is not None:
+                    place = f"{path}.{at('env', index, 'valueFrom', field)}"
+                    yield place, kind, said.name, said.key, bool(said.optional)
+        for index, source in enumerate(container.env_from):
+            for field, kind, said in (
+                ("configMapRef", "ConfigMap", source.config_map_ref),
+                ("secretRef", "Secret", source.secret_ref),
+            ):
+                if said is not None:
+                    yield f"{path}.{at('envFrom', index, field)}", kind, said.name, "", bool(said.optional)
+    for index, volume in enumerate(spec.volumes):
+        if volume.config_map is not None:
+            place = f"{base}.{at('volumes', index, 'configMap')}"
+            yield place, "ConfigMap", volume.config_map.name, "", bool(volume.config_map.optional)
+        if volume.secret is not None:
+            place = f"{base}.{at('volumes', index, 'secret')}"
+            yield place, "Secret", volume.secret.secret_name, "", bool(volume.secret.optional)
+
+
+def _of_pod(subject: Pod) -> Look:
+    return subject.namespace, "spec", subject.metadata, subject.spec
+
+
+def _of_template(subject: Deployment | Job) -> Look:
+    template = subject.spec.template
+    return subject.namespace, "spec.template.spec", template.metadata, template.spec
+
+
+def _each(code: str, title: str, look_at: Callable[[Q, Look], Iterator[Said]]) -> Iterator[Check]:
+    """A check of Pods, Deployments and Jobs. A Pod that something made is checked where it comes from."""
+
+    def of_pod(q: Q, subject: Object) -> Iterator[Said]:
+        if isinstance(subject, Pod) and not subject.metadata.owner_references:
+            yield from look_at(q, _of_pod(subject))
+
+    def of_template(q: Q, subject: Object) -> Iterator[Said]:
+        if isinstance(subject, (Deployment, Job)):
+            yield from look_at(q, _of_template(subject))
+
+    for kind, run in ((Pod, of_pod), (Deployment, of_template), (Job, of_template)):
+        run.__doc__ = look_at.__doc__
+        yield check(code, Level.WARNING, title, kind)(run)
+
+
+CHECKS: tuple[Check, ...] = (
+    *_each("LTN0015", "A container says no program", _without_command),
+    *_each("LTN0016", "A value that a container needs is not there", _missing_value),
+)

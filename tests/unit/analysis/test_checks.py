@@ -1,0 +1,280 @@
+"""Every check with the smallest mesh that it has something to say about, and one that it has nothing to say about."""
+
+# ruff: noqa: E501 -- one case a line
+
+from __future__ import annotations
+
+import pytest
+
+from lateen.analysis.checks import CHECKS
+from lateen.analysis.findings import SUPPRESS_ANNOTATION, all_findings, findings
+from lateen.api import codec
+from lateen.api.core.service import Service
+from lateen.api.istio.virtual_service import VirtualService
+from lateen.api.objects import get, ref_of, transaction
+from lateen.lib.findings import Level
+from lateen.lib.yaml import documents
+from tests.unit.analysis.mesh import BASE, graph, said
+
+
+def vs(spec: str, name: str = "a", more: str = "") -> str:
+    return f"apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}{more}}}\nspec: {{{spec}}}\n"
+
+
+def dr(spec: str, name: str = "d") -> str:
+    return f"apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+
+
+def gw(spec: str, name: str = "g") -> str:
+    return f"apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+
+
+def obj(api: str, kind: str, spec: str, name: str = "x", more: str = "") -> str:
+    return f"apiVersion: {api}\nkind: {kind}\nmetadata: {{name: {name}{more}}}\nspec: {{{spec}}}\n"
+
+
+def se(spec: str) -> str:
+    return obj("networking.istio.io/v1", "ServiceEntry", spec)
+
+
+TO = "http: [{route: [{destination: {host: reviews}}]}]"
+SUBSETS = "host: reviews, subsets: [{name: v1, labels: {version: v1}}]"
+SERVER = "port: {number: 80, name: http, protocol: HTTP}"
+HTTPS = "port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.b]"
+TWO_PORTS = obj("v1", "Service", "ports: [{name: http-a, port: 1}, {name: http-b, port: 2}]", "two")
+POD = "containers: [{name: a, command: [x], "
+
+
+def secret(keys: str, name: str = "c") -> str:
+    data = ", ".join(f"{each}: x" for each in keys.split())
+    return f"apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: edge}}\nstringData: {{{data}}}\n"
+
+
+def test_the_base_has_nothing_wrong() -> None:
+    assert said() == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ([vs(f"hosts: [reviews], gateways: [wb], {TO}")], "IST0101 VirtualService a spec.gateways[0]: there is no Gateway default/wb (did you mean default/web?)"),
+        ([vs(f"hosts: [a.example.com], gateways: [edge/web], {TO}")], "IST0101 VirtualService a spec.gateways[0]: there is no Gateway edge/web (did you mean default/web?)"),
+        (
+            [vs("hosts: [reviews], http: [{match: [{gateways: [nope]}], route: [{destination: {host: reviews}}]}]")],
+            "IST0101 VirtualService a spec.http[0].match[0].gateways[0]: there is no Gateway default/nope (create the Gateway)",
+        ),
+        (
+            [vs("hosts: [reviews], http: [{route: [{destination: {host: reviws}}]}]")],
+            "IST0101 VirtualService a spec.http[0].route[0].destination.host: there is no service reviws.default.svc.cluster.local"
+            " (did you mean reviews.default.svc.cluster.local?)",
+        ),
+        (
+            [vs("hosts: [reviews], http: [{mirror: {host: zzz.qq}, route: [{destination: {host: reviews}}]}]")],
+            "IST0101 VirtualService a spec.http[0].mirror.host: there is no service zzz.qq (create a Service or a ServiceEntry for it)",
+        ),
+        (
+            [vs("hosts: [reviews], tcp: [{route: [{destination: {host: qqq}}]}]")],
+            "IST0101 VirtualService a spec.tcp[0].route[0].destination.host: there is no service qqq.default",
+        ),
+        (
+            [vs("hosts: [reviews], http: [{route: [{destination: {host: hid.edge.svc.cluster.local}}]}]"),
+             obj("v1", "Service", "ports: [{name: http, port: 1}]", "hid", ", namespace: edge, annotations: {networking.istio.io/exportTo: .}")],
+            "hid.edge.svc.cluster.local (Service edge/hid has it, but does not export it to namespace default)",
+        ),
+        (
+            [vs("hosts: [reviews], http: [{route: [{destination: {host: reviews, port: {number: 80}}}]}]")],
+            "IST0101 VirtualService a spec.http[0].route[0].destination.port.number: reviews.default.svc.cluster.local has no port 80 (it has 9080)",
+        ),
+        (
+            [vs("hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v1}}]}]")],
+            "IST0101 VirtualService a spec.http[0].route[0].destination.subset: there is no subset v1: no DestinationRule",
+        ),
+        (
+            [vs("hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v2}}]}]"), dr(SUBSETS)],
+            "IST0101 VirtualService a spec.http[0].route[0].destination.subset: DestinationRule default/d has no subset v2 (it has v1)",
+        ),
+        ([vs("hosts: [reviews], http: [{delegate: {name: b}}]")], "IST0101 VirtualService a spec.http[0].delegate: there is no VirtualService default/b"),
+        (
+            [vs("hosts: [reviews], http: [{delegate: {name: b}}]"), vs(f"hosts: [b.c], {TO}", "b")],
+            "IST0101 VirtualService a spec.http[0].delegate: VirtualService default/b names hosts",
+        ),
+        (
+            [vs("hosts: [reviews], http: [{route: [{destination: {host: two}}]}]"), TWO_PORTS],
+            "IST0112 VirtualService a spec.http[0].route[0].destination: two.default.svc.cluster.local has several ports",
+        ),
+        (
+            [vs(f"hosts: [a.example.org], gateways: [web], {TO}")],
+            "IST0132 VirtualService a spec.hosts[0]: no server of default/web accepts a.example.org (accepted from this namespace: *.example.com)",
+        ),
+        (
+            [vs(f"hosts: [reviews], {TO}", "new", ", creationTimestamp: '2026-02-02T00:00:00Z'"), vs(f"hosts: [reviews.default.svc.cluster.local], {TO}", "old", ", creationTimestamp: '2026-01-02T00:00:00Z'")],
+            "IST0109 VirtualService new spec.hosts[0]: requests for reviews follow VirtualService default/old",
+        ),
+        ([dr("host: review")], "IST0174 DestinationRule d spec.host: there is no service review.default.svc.cluster.local (did you mean reviews"),
+        ([dr("host: '*.example.org'")], "IST0174 DestinationRule d spec.host: *.example.org covers no host"),
+        (
+            [dr("host: reviews, subsets: [{name: v9, labels: {version: v9}}]")],
+            "IST0173 DestinationRule d spec.subsets[0].labels: no workload of reviews.default.svc.cluster.local is in subset v9 (workloads of default have version: v1)",
+        ),
+        (
+            [dr("host: a.b, subsets: [{name: v1, labels: {version: v1}}]"),
+             se("hosts: [a.b], ports: [{number: 80, name: http, protocol: HTTP}], resolution: STATIC, endpoints: [{address: 1.2.3.4, labels: {version: v2}}]")],
+            "IST0173 DestinationRule d spec.subsets[0].labels: no endpoint of a.b is in subset v1",
+        ),
+        ([dr("host: reviews, workloadSelector: {matchLabels: {app: x}}")], "LTN0010 DestinationRule d spec.workloadSelector: no workload has these labels (workloads of default have app: reviews)"),
+        ([gw(f"selector: {{istio: x}}, servers: [{{{SERVER}, hosts: [q.r]}}]")], "IST0101 Gateway g spec.selector: no workload has the labels istio: x"),
+        (
+            [gw("selector: {istio: ingress}, servers: [{port: {number: 81, name: http, protocol: HTTP}, hosts: [q.r]}]")],
+            "IST0104 Gateway g spec.servers[0].port.number: port 81 is not open on the gateway's workload (open are 80, 443, 8080, 8443)",
+        ),
+        (
+            [gw(f"selector: {{istio: ingress}}, servers: [{{{HTTPS}, tls: {{mode: SIMPLE, credentialName: c}}}}]")],
+            "IST0101 Gateway g spec.servers[0].tls.credentialName: there is no Secret edge/c",
+        ),
+        (
+            [gw(f"selector: {{istio: ingress}}, servers: [{{{HTTPS}, tls: {{mode: SIMPLE, credentialNames: [c]}}}}]"), secret("tls.crt")],
+            "IST0101 Gateway g spec.servers[0].tls.credentialNames[0]: Secret edge/c has no certificate and key",
+        ),
+        (
+            [gw(f"selector: {{istio: ingress}}, servers: [{{{HTTPS}, tls: {{mode: MUTUAL, credentialName: c}}}}]"), secret("tls.crt tls.key")],
+            "IST0101 Gateway g spec.servers[0].tls.credentialName: Secret edge/c has no roots",
+        ),
+        (
+            [gw(f"selector: {{istio: ingress}}, servers: [{{{SERVER}, hosts: ['*.example.com']}}]")],
+            "IST0145 Gateway g spec.servers[0].hosts[0]: Gateway default/web claims *.example.com on port 80 too",
+        ),
+        ([obj("networking.istio.io/v1", "Sidecar", "workloadSelector: {labels: {app: x}}")], "IST0101 Sidecar x spec.workloadSelector: no workload"),
+        (
+            [obj("networking.istio.io/v1", "Sidecar", "workloadSelector: {labels: {app: reviews}}", "new", ", creationTimestamp: '2026-02-02T00:00:00Z'"),
+             obj("networking.istio.io/v1", "Sidecar", "workloadSelector: {labels: {version: v1}}", "old", ", creationTimestamp: '2026-01-02T00:00:00Z'")],
+            "IST0110 Sidecar new spec.workloadSelector: Sidecar default/old applies to reviews-v1",
+        ),
+        (
+            [obj("networking.istio.io/v1", "Sidecar", "egress: [{hosts: [./*]}]"), obj("networking.istio.io/v1", "Sidecar", "egress: [{hosts: [./*]}]", "other")],
+            "IST0111 Sidecar x : other is for the whole namespace default too",
+        ),
+        (
+            [obj("security.istio.io/v1", "PeerAuthentication", "selector: {matchLabels: {app: x}}")],
+            "LTN0010 PeerAuthentication x spec.selector: no workload has these labels (workloads of default have app: reviews)",
+        ),
+        (
+            [obj("security.istio.io/v1", "PeerAuthentication", "selector: {matchLabels: {app: reviews}}, portLevelMtls: {80: {mode: STRICT}}")],
+            'LTN0011 PeerAuthentication x spec.portLevelMtls["80"]: no selected workload has port 80 (they have 9080)',
+        ),
+        (
+            [obj("security.istio.io/v1", "PeerAuthentication", "mtls: {mode: STRICT}", "b"), obj("security.istio.io/v1", "PeerAuthentication", "mtls: {mode: STRICT}", "a")],
+            "LTN0012 PeerAuthentication b : a is for the same workloads",
+        ),
+        ([obj("v1", "Service", "selector: {app: x}, ports: [{name: http, port: 80}]")], "LTN0013 Service x spec.selector: no workload"),
+        (
+            [obj("v1", "Service", "selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: wbe}]")],
+            "LTN0014 Service x spec.ports[0].targetPort: no selected workload has a port named wbe (they have web)",
+        ),
+        ([obj("v1", "Service", "ports: [{name: web, port: 80}]")], "IST0118 Service x spec.ports[0]: port web does not say its protocol"),
+        (
+            [se("hosts: [a.b], ports: [{number: 80, name: http, protocol: HTTP}], resolution: STATIC, workloadSelector: {labels: {app: x}}")],
+            "LTN0010 ServiceEntry x spec.workloadSelector: no workload",
+        ),
+        ([se("hosts: [a.b], ports: [{number: 3306, name: tcp, protocol: TCP}]")], "IST0134 ServiceEntry x spec.ports[0]: every connection to port 3306"),
+        ([obj("v1", "Pod", "containers: [{name: a, image: b}]")], "LTN0015 Pod x spec.containers[0]: container a has no command"),
+        (
+            [obj("apps/v1", "Deployment", "selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {initContainers: [{name: i}], containers: [{name: a, command: [x]}]}}")],
+            "LTN0015 Deployment x spec.template.spec.initContainers[0]: container i has no command",
+        ),
+        (
+            [obj("v1", "Pod", f"{POD}env: [{{name: e, valueFrom: {{configMapKeyRef: {{name: c, key: k}}}}}}]}}]")],
+            "LTN0016 Pod x spec.containers[0].env[0].valueFrom.configMapKeyRef: there is no ConfigMap default/c",
+        ),
+        (
+            [obj("v1", "Pod", f"{POD}env: [{{name: e, valueFrom: {{configMapKeyRef: {{name: c, key: k}}}}}}]}}]"),
+             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {other: v}\n"],
+            "LTN0016 Pod x spec.containers[0].env[0].valueFrom.configMapKeyRef: ConfigMap default/c has no key k (it has other)",
+        ),
+        ([obj("v1", "Pod", f"{POD}envFrom: [{{secretRef: {{name: s}}}}]}}]")], "LTN0016 Pod x spec.containers[0].envFrom[0].secretRef: there is no Secret default/s"),
+        ([obj("v1", "Pod", "volumes: [{name: v, secret: {secretName: s}}], containers: [{name: a, command: [x]}]")], "LTN0016 Pod x spec.volumes[0].secret: there is no Secret default/s"),
+    ],
+)  # fmt: skip
+def test_finding(texts: list[str], expected: str) -> None:
+    found = said(*texts)
+    assert any(expected in each for each in found), found
+    assert {each.split(" ", 1)[0] for each in found} == {expected.split(" ", 1)[0]} or expected.startswith("hid"), found
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [vs(f"hosts: [reviews], gateways: [mesh, web], {TO}")],
+        [vs(f"hosts: [shop.example.com, '*.example.com'], gateways: [default/web], {TO}")],
+        [vs("hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v1, port: {number: 9080}}}]}]"), dr(SUBSETS)],
+        [vs("hosts: [w.x], http: [{route: [{destination: {host: a.w.x}}]}]"), se("hosts: ['*.w.x'], ports: [{number: 80, name: http, protocol: HTTP}]")],
+        [vs("hosts: [reviews], http: [{delegate: {name: b}}]"), vs(TO, "b")],
+        [vs("hosts: [reviews], http: [{route: [{destination: {host: two, port: {number: 1}}}]}]"), TWO_PORTS],
+        [dr("host: '*.default.svc.cluster.local'"), dr("host: reviews, subsets: [{name: all}]", "e")],
+        [dr("host: reviews, workloadSelector: {matchLabels: {app: reviews}}")],
+        [gw(f"selector: {{istio: ingress}}, servers: [{{{HTTPS}, tls: {{mode: SIMPLE, credentialName: c}}}}]"), secret("tls.crt tls.key")],
+        [gw(f"selector: {{istio: ingress}}, servers: [{{{HTTPS}, tls: {{mode: MUTUAL, credentialName: c}}}}]"), secret("cert key"), secret("cacert", "c-cacert")],
+        [gw(f"selector: {{istio: ingress}}, servers: [{{{HTTPS}, tls: {{mode: PASSTHROUGH}}}}]")],
+        [gw("selector: {istio: ingress}, servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: [q.r]}]")],
+        [obj("networking.istio.io/v1", "Sidecar", "workloadSelector: {labels: {app: reviews}}"), obj("networking.istio.io/v1", "Sidecar", "egress: [{hosts: [./*]}]", "all")],
+        [obj("security.istio.io/v1", "PeerAuthentication", "selector: {matchLabels: {app: reviews}}, portLevelMtls: {9080: {mode: STRICT}}")],
+        [obj("v1", "Service", "selector: {app: reviews}, ports: [{name: tcp-a, port: 80, targetPort: web}, {name: udp, port: 53, protocol: UDP}]")],
+        [obj("v1", "Service", "ports: [{name: web, port: 80, appProtocol: http}]")],
+        [se("hosts: [a.b], ports: [{number: 3306, name: tcp, protocol: TCP}], resolution: DNS")],
+        [se("hosts: [a.b], ports: [{number: 443, name: tls, protocol: TLS}]")],
+        [obj("v1", "Pod", f"{POD}env: [{{name: e, valueFrom: {{configMapKeyRef: {{name: c, key: k, optional: true}}}}}}]}}]")],
+        [obj("v1", "Pod", "containers: [{name: a}]", "x", ", ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: d}]")],
+    ],
+)  # fmt: skip
+def test_no_finding(texts: list[str]) -> None:
+    assert said(*texts) == []
+
+
+def test_every_check_is_tested_and_documented() -> None:
+    marks = [mark for mark in getattr(test_finding, "pytestmark", []) if mark.name == "parametrize"]
+    tested = {
+        expected.split(" ")[0] + expected.split(" ")[1]
+        for _, expected in marks[0].args[1]
+        if expected[:3] in ("IST", "LTN")
+    }
+    for each in CHECKS:
+        assert len(each.text.splitlines()) >= 3, each
+        assert each.level in (Level.WARNING, Level.INFO)
+        if each.kind.KIND != "Job":
+            assert f"{each.code}{each.kind.KIND}" in tested or each.code == "LTN0016", each
+
+
+def test_findings_change_with_what_they_refer_to() -> None:
+    subject = vs("hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v1}}]}]")
+    made = graph(BASE, dr(SUBSETS), subject)
+    watch = made.watch(findings, ref_of(VirtualService, "default", "a"))
+    assert watch.value() == ()
+    reviews = made.pull(lambda q: get(q, Service, "default", "reviews"))
+    assert reviews is not None
+    made.commit(transaction(delete=[reviews.ref]))
+    assert [each.code for changed in made.drain() for each in changed.value()] == ["IST0101"]
+    made.commit(transaction(put=[reviews]))
+    assert [changed.value() for changed in made.drain()] == [()]
+
+
+def test_an_unrelated_object_runs_no_check() -> None:
+    made = graph(BASE, vs(f"hosts: [reviews], {TO}"))
+    made.watch(all_findings)
+    other = codec.decode(
+        documents(obj("v1", "Service", "ports: [{name: http, port: 1}]", "other", ", namespace: far"))[0].raw
+    )
+    with made.tracing() as ran:
+        made.commit(transaction(put=[other]))
+        list(made.drain())
+    assert [each for each in ran if each.startswith("findings(")] == [f"findings({ref_of(Service, 'far', 'other')})"]
+
+
+def test_findings_can_be_silenced() -> None:
+    for pattern in ("IST0101", "IST*", "LTN0001, IST0101"):
+        text = vs(
+            f"hosts: [reviews], gateways: [nope], {TO}", "a", f", annotations: {{{SUPPRESS_ANNOTATION}: '{pattern}'}}"
+        )
+        assert said(text) == []
+
+
+def test_nothing_about_what_is_not_there() -> None:
+    assert graph().pull(findings, ref_of(Service, "a", "b")) == ()
