@@ -84,11 +84,15 @@ async def main(settings: dict[str, Any]) -> None:
     ]
     started = time.perf_counter()
     tasks = [asyncio.create_task(each.run(channel)) for each, channel in zip(clients, channels, strict=True)]
-    await asyncio.gather(*[each.ready.wait() for each in clients])
-    _say({"ready_s": round(time.perf_counter() - started, 3), **counts})
-    counts.clear()
-    await asyncio.to_thread(sys.stdin.read)
-    _say(dict(counts))
+    over = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+    ready = asyncio.gather(*[each.ready.wait() for each in clients])
+    await asyncio.wait([over, ready], return_when=asyncio.FIRST_COMPLETED)
+    if not over.done():
+        _say({"ready_s": round(time.perf_counter() - started, 3), **counts})
+        counts.clear()
+        await over
+        _say(dict(counts))
+    ready.cancel()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
