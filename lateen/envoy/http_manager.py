@@ -17,10 +17,12 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 
 from lateen.engine import Q
 from lateen.envoy.access_log import add_access_log
+from lateen.envoy.security_filters import add_http_security
 from lateen.envoy.sources import set_ads
 from lateen.features.encoding import pack
 from lateen.features.feature import Direction
 from lateen.features.phases import http_filters
+from lateen.intent.security import Security
 from lateen.model.mesh import access_log, path_normalization, trusted_proxies
 
 MANAGER = "envoy.filters.network.http_connection_manager"
@@ -35,10 +37,12 @@ def http_manager(
     *,
     tls: bool = False,
     http2_only: bool = False,
+    security: Security | None = None,
 ) -> Filter:
     """A manager as a network filter; `table` is the name of a route table or the table itself.
 
-    `tls`: the client's certificate is known here. `http2_only`: nothing else is understood.
+    `tls`: the client's certificate is known here. `http2_only`: nothing else is understood. `security`: the policies
+    that requests are held to, before anything else is done with them.
     """
     manager = HttpConnectionManager()
     manager.stat_prefix = stat_prefix
@@ -48,6 +52,8 @@ def http_manager(
     else:
         manager.route_config.CopyFrom(table)
     manager.codec_type = HttpConnectionManager.HTTP2 if http2_only else HttpConnectionManager.AUTO
+    if security is not None:
+        add_http_security(manager, security, reroutes=direction is Direction.GATEWAY)
     for encoded in http_filters(direction):
         manager.http_filters.add().ParseFromString(encoded)
     manager.server_name = SERVER_NAME

@@ -33,14 +33,17 @@ from lateen.envoy.http_manager import http_manager
 from lateen.envoy.inbound_cluster import INBOUND_PASSTHROUGH
 from lateen.envoy.resource import Resource, resource
 from lateen.envoy.route import inbound_configuration
+from lateen.envoy.security_filters import add_network_security
 from lateen.envoy.stream import inbound_tcp_proxy, tcp_proxy
 from lateen.envoy.tls import MESH_ALPN, MESH_HTTP_ALPN, MESH_TCP_ALPN, SERVER_ALPN_HTTP, mesh_server, set_socket
 from lateen.features.encoding import set_seconds
 from lateen.features.feature import Direction
 from lateen.intent.inbound import InboundPort, inbound_ports
 from lateen.intent.scope import Scope
+from lateen.intent.security import Security, security
 from lateen.model.mesh import access_log, detection_timeout_s, mesh_ref, trust_domains
 from lateen.model.peer_authentication import MtlsMode, peer_policy
+from lateen.model.policy_attachment import Workloads
 from lateen.model.protocols import Protocol
 
 VIRTUAL_INBOUND = "virtualInbound"
@@ -64,20 +67,21 @@ def virtual_inbound(q: Q, scope: Scope) -> Resource:
     add_http_inspector(listener, (each.port for each in ports if each.protocol.is_tcp))
     set_seconds(listener.listener_filters_timeout, q(detection_timeout_s) or DETECTION_TIMEOUT_S)
     listener.continue_on_listener_filters_timeout = True
+    enforced = q(security, Workloads(scope.namespace, scope.labels))
     loop = listener.filter_chains.add()
     loop.name = f"{VIRTUAL_INBOUND}-blackhole"
     loop.filter_chain_match.destination_port.value = INBOUND_PORT
     loop.filters.append(tcp_proxy(q, "BlackHoleCluster"))
     for each in ports:
-        _add_port(q, listener, each)
+        _add_port(q, listener, each, enforced)
     catch_all = InboundPort(port=0, protocol=Protocol.AUTO, mode=policy.mode)
-    _add_port(q, listener, catch_all)
+    _add_port(q, listener, catch_all, enforced)
     add_access_log(listener.access_log.add, q(access_log), unanswered_only=True)
-    origins = [mesh_ref(), *policy.origins, *(ref for each in ports for ref in each.origins)]
+    origins = [mesh_ref(), *policy.origins, *enforced.origins, *(ref for each in ports for ref in each.origins)]
     return resource(VIRTUAL_INBOUND, listener.SerializeToString(deterministic=True), tuple(dict.fromkeys(origins)))
 
 
-def _add_port(q: Q, listener: Listener, port: InboundPort) -> None:
+def _add_port(q: Q, listener: Listener, port: InboundPort, enforced: Security) -> None:
     """The chains of a declared port, or of all others (port 0)."""
     reads = not port.protocol.is_tcp
     finds_out = port.protocol is Protocol.AUTO
@@ -85,24 +89,32 @@ def _add_port(q: Q, listener: Listener, port: InboundPort) -> None:
     if port.mode is not MtlsMode.DISABLE:
         if reads:
             alpn = MESH_HTTP_ALPN if finds_out else MESH_ALPN if permissive else ()
-            _add_chain(q, listener, port, TLS, alpn, mutual=True, http=True)
+            _add_chain(q, listener, port, enforced, TLS, alpn, mutual=True, http=True)
         if not reads or finds_out:
             alpn = () if not permissive else MESH_TCP_ALPN if finds_out else MESH_ALPN
-            _add_chain(q, listener, port, TLS, alpn, mutual=True, http=False)
+            _add_chain(q, listener, port, enforced, TLS, alpn, mutual=True, http=False)
     if port.mode is MtlsMode.STRICT:
         return
     # What an inspector has not seen is plain as well, so without one the chain must not ask for it.
     uninspected = port.mode is MtlsMode.DISABLE and port.protocol.is_tcp
     if reads:
-        _add_chain(q, listener, port, RAW, HTTP_ALPN if finds_out else (), mutual=False, http=True)
+        _add_chain(q, listener, port, enforced, RAW, HTTP_ALPN if finds_out else (), mutual=False, http=True)
     if not reads or finds_out:
-        _add_chain(q, listener, port, "" if uninspected else RAW, (), mutual=False, http=False)
+        _add_chain(q, listener, port, enforced, "" if uninspected else RAW, (), mutual=False, http=False)
     if not uninspected:
-        _add_chain(q, listener, port, TLS, (), mutual=False, http=False)
+        _add_chain(q, listener, port, enforced, TLS, (), mutual=False, http=False)
 
 
 def _add_chain(
-    q: Q, listener: Listener, port: InboundPort, transport: str, alpn: Sequence[str], *, mutual: bool, http: bool
+    q: Q,
+    listener: Listener,
+    port: InboundPort,
+    enforced: Security,
+    transport: str,
+    alpn: Sequence[str],
+    *,
+    mutual: bool,
+    http: bool,
 ) -> None:
     chain: FilterChain = listener.filter_chains.add()
     match = chain.filter_chain_match
@@ -117,11 +129,12 @@ def _add_chain(
         set_socket(chain.transport_socket, mesh_server(q(trust_domains), SERVER_ALPN_HTTP if http else MESH_TCP_ALPN))
     cluster = f"inbound|{port.port}||" if port.port else INBOUND_PASSTHROUGH
     if not http:
-        chain.filters.append(inbound_tcp_proxy(q, cluster, tls=mutual))
+        waits = add_network_security(chain, enforced, tls=mutual, settable=not port.endpoint)
+        chain.filters.append(inbound_tcp_proxy(q, cluster, tls=mutual, waits=waits))
         return
     operation = f"{port.host}:{port.service_port}/*" if port.host else cluster
     table = inbound_configuration(f"inbound|{port.port}||", operation)
     table.name = cluster
     table.virtual_hosts[0].routes[0].route.cluster = cluster
     stat_prefix = f"inbound_0.0.0.0_{port.port}" if port.port else INBOUND_PASSTHROUGH
-    chain.filters.append(http_manager(q, Direction.INBOUND, stat_prefix, table, tls=mutual))
+    chain.filters.append(http_manager(q, Direction.INBOUND, stat_prefix, table, tls=mutual, security=enforced))

@@ -25,6 +25,8 @@ from lateen.model.visibility import Client
 
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
 SET_FILTER_STATE = "envoy.filters.network.set_filter_state"
+EARLY_DATA_BYTES = 8192
+"""How much of a client is read before the application is dialled, where its first bytes decide."""
 _ALPN_STATE = "envoy.network.application_protocols"
 
 
@@ -33,10 +35,16 @@ def tcp_proxy(q: Q, cluster: str) -> Filter:
     return _filter(q, _proxy(cluster, cluster))
 
 
-def inbound_tcp_proxy(q: Q, cluster: str, *, tls: bool) -> Filter:
-    """A TCP proxy to the application. Under TLS it dials only after the handshake: nobody unknown reaches it."""
+def inbound_tcp_proxy(q: Q, cluster: str, *, tls: bool, waits: bool = False) -> Filter:
+    """A TCP proxy to the application. Under TLS it dials only after the handshake: nobody unknown reaches it.
+
+    `waits`: it dials only when the client has sent something that the filters before it let through.
+    """
     proxy = _proxy(cluster, cluster)
-    if tls:
+    if waits:
+        proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_DATA
+        proxy.max_early_data_bytes.value = EARLY_DATA_BYTES
+    elif tls:
         proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE
         proxy.max_early_data_bytes.value = 0
     return _filter(q, proxy)

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from typing import Final
 
 IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
-    "Gateway": ("spec.**",),
+    "Gateway": (
+        "spec.**",
+        "spec.servers[].tls.mode=SIMPLE|MUTUAL|PASSTHROUGH|ISTIO_MUTUAL|OPTIONAL_MUTUAL",
+    ),
 }
 
 MISSING: Final[Mapping[str, tuple[str, ...]]] = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
-    "ServiceEntry": ("spec.**",),
+    "ServiceEntry": ("spec.**", "spec.resolution=NONE|STATIC|DNS|DNS_ROUND_ROBIN"),
     "WorkloadEntry": ("spec.**",),
     "Sidecar": (
         "spec.workloadSelector.**",
@@ -16,9 +16,14 @@ IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 MISSING: Final[Mapping[str, tuple[str, ...]]] = {
+    "ServiceEntry": ("spec.endpoints[].network",),
+    "WorkloadEntry": ("spec.network",),
     "Sidecar": (
+        "spec.egress[].bind",
         "spec.egress[].captureMode",
+        "spec.ingress[].bind",
         "spec.ingress[].captureMode",
+        "spec.ingress[].tls",
         "spec.outboundTrafficPolicy.egressProxy",
     ),
 }

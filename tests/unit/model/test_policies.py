@@ -58,9 +58,7 @@ def test_the_most_specific_host_wins_within_a_namespace() -> None:
 def test_rules_of_one_host_are_one_rule() -> None:
     graph = graph_of(
         service("reviews"),
-        _rule(
-            "young", "default", f"{{host: reviews, {_balancer('RANDOM')}, subsets: [{{name: v1}}, {{name: v2}}]}}", "2"
-        ),
+        _rule("young", "default", f"{{host: reviews, {RANDOM}, subsets: [{{name: v1}}, {{name: v2}}]}}", "2"),
         _rule("old", "default", "{host: reviews, subsets: [{name: v1, labels: {version: old}}]}", "1"),
     )
     rule = graph.pull(destination_rule, Client("default"), REVIEWS)
