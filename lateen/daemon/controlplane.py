@@ -27,6 +27,7 @@ from lateen.apiserver.serving import serve, tcp_listener, unix_listener
 from lateen.apiserver.store import Store
 from lateen.console.data import findings_of, mesh_routes
 from lateen.console.pages import Mesh, pages
+from lateen.daemon.analysis import Analysis
 from lateen.daemon.identities import Identities
 from lateen.daemon.inputs import Inputs, initial
 from lateen.daemon.metrics import Metrics
@@ -100,6 +101,7 @@ class ControlPlane:
         )
         self._xds = XdsServer(graph, TYPES, scope_of, rule, StoreQuarantine(store))
         self._settled = Settled(self._xds)
+        self._analysis = Analysis(store, graph, self._xds.pump)
         store.subscribe(Inputs(self._xds.pump.submit))
         self._certificates = CertificateService(ca, tokens, self._identities.certificate_of, domain)
         self._serving = ServingCertificate(ca, domain)
@@ -120,6 +122,7 @@ class ControlPlane:
         async with asyncio.TaskGroup() as parts, contextlib.AsyncExitStack() as stack:
             parts.create_task(self._xds.run(), name="xds")
             parts.create_task(self._metrics.run(), name="metrics")
+            parts.create_task(self._analysis.run(), name="analysis")
             await self._settled.wait()
             gc.collect()
             gc.freeze()  # what is loaded stays: a full collection over it would stop the loop for its length
@@ -148,12 +151,13 @@ class ControlPlane:
             yield
 
     async def _analyse(self, refs: Sequence[Ref]) -> Sequence[Finding]:
-        """What proxies say of the objects, once all have answered or a second has passed."""
+        """What the checks say of the objects, and proxies once all have answered or a second has passed."""
         await self._settled.wait()
         await _until(self._synced, _ANSWER_S)
         if any(each.errors for proxy in self._xds.proxies() for each in proxy.types):
             await _until(lambda: bool(self._held(refs)), _VERDICT_S)
-        return [each for row in self._held(refs) for each in findings_of(row) if each.code == REFUSED]
+        refused = [each for row in self._held(refs) for each in findings_of(row) if each.code == REFUSED]
+        return [*refused, *self._analysis.of(refs)]
 
     def _synced(self) -> bool:
         return all(each.synced for proxy in self._xds.proxies() for each in proxy.types)

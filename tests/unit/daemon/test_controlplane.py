@@ -1,0 +1,206 @@
+"""The control plane as a process: API, pages, findings, and what a kill leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lateen.apiserver.client import Client
+from lateen.apiserver.errors import BadRequestError, ConflictError
+from lateen.daemon import settings as settings_module
+from lateen.lib.findings import Level, Position
+
+Json = dict[str, Any]
+
+ROUTE = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http:
+    - route:
+        - destination:
+            host: revews
+"""
+SERVICE = """\
+apiVersion: v1
+kind: Service
+metadata: {name: revews}
+spec:
+  ports: [{name: http, port: 80}]
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class ControlPlane:
+    """One control plane process on directories and ports of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        flags = {"name": "t", "state_dir": str(directory / "s"), "run_dir": str(directory / "r")}
+        ports = {"console_port": free_port(), "xds_port": free_port()}
+        self.settings = settings_module.load(None, {}, {**flags, **ports})
+        self.layout = self.settings.layout()
+        self.layout.state.mkdir()
+        self.layout.run.mkdir()
+        self.file = settings_module.write(self.settings)
+        self.client = Client(self.layout.api_socket)
+        self.log = directory / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        program = [sys.executable, "-m", "lateen.daemon.controlplane", str(self.file), str(os.getpid())]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(program, stdout=log, stderr=log)
+
+    async def up(self) -> None:
+        self.process = self.start()
+        async with asyncio.timeout(60):
+            while not await self.client.ready():
+                assert self.process.poll() is None, self.log.read_text()
+                await asyncio.sleep(0.02)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+
+    def page(self, path: str, **more: Any) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.settings.console_port}{path}", timeout=30, **more)
+
+
+@pytest.fixture
+async def plane() -> AsyncIterator[ControlPlane]:
+    with tempfile.TemporaryDirectory(prefix="lateen-") as directory:
+        each = ControlPlane(Path(directory))
+        await each.up()
+        yield each
+        await each.client.close()
+        each.kill()
+
+
+async def test_an_unknown_host_is_said_by_apply_and_shown_by_get_until_it_is_there(plane: ControlPlane) -> None:
+    result = await plane.client.apply([("route.yaml", ROUTE)])
+    assert result.applied
+    (finding,) = [each for each in result.findings if each.level is Level.WARNING]
+    assert finding.position == Position("route.yaml", 9, 19)
+    assert "revews" in finding.message
+
+    async def shown() -> list[str]:
+        status: Json = (await plane.client.get("vs", "reviews")).get("status") or {}
+        return [each["code"] for each in status.get("findings", ()) if each["level"] == "warning"]
+
+    async with asyncio.timeout(20):
+        while await shown() != [finding.code]:
+            await asyncio.sleep(0.02)
+    await plane.client.apply([("service.yaml", SERVICE)])
+    async with asyncio.timeout(20):
+        while await shown():
+            await asyncio.sleep(0.02)
+
+
+async def test_after_kill_9_it_is_the_same_mesh(plane: ControlPlane) -> None:
+    await plane.client.apply([("route.yaml", ROUTE), ("service.yaml", SERVICE)])
+    before = await plane.client.get("vs", "reviews")
+    root = (plane.layout.ca / "root-cert.pem").read_bytes()
+    plane.kill()
+    await plane.up()
+    after = await plane.client.get("vs", "reviews")
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["spec"] == before["spec"]
+    assert (plane.layout.ca / "root-cert.pem").read_bytes() == root
+
+
+async def test_a_second_one_on_the_same_store_ends_with_the_reason(plane: ControlPlane) -> None:
+    second = plane.start()
+    assert await asyncio.to_thread(second.wait, 60) == 1
+    assert "store.db cannot be opened" in plane.log.read_text()
+    assert await plane.client.ready()
+
+
+async def test_it_ends_when_told(plane: ControlPlane) -> None:
+    assert plane.process is not None
+    watch = plane.client.watch("cm", since="1")  # an open watch does not keep it
+    reader = asyncio.ensure_future(anext(watch))
+    plane.process.terminate()
+    assert await asyncio.to_thread(plane.process.wait, 30) == 0
+    with contextlib.suppress(Exception):
+        await reader
+    await watch.aclose()
+
+
+async def test_pages_show_the_mesh_and_no_secret(plane: ControlPlane) -> None:
+    secret = (
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: hunter2}\ndata: {k: aHVudGVyMg==}\n"
+    )
+    await plane.client.apply([("secret.yaml", secret), ("route.yaml", ROUTE)])
+    for path in (
+        "/",
+        "/api/overview",
+        "/api/objects",
+        "/api/objects/secret",
+        "/api/proxies",
+        "/metrics",
+        "/debug/syncz",
+    ):
+        page = plane.page(path)
+        assert page.status_code == 200, path
+        assert "hunter2" not in page.text
+        assert "aHVudGVyMg" not in page.text
+    assert "VirtualService default/reviews" in plane.page("/").text
+    assert "<script" not in plane.page("/").text
+    assert plane.page("/api/objects/secret").json()["items"][0]["data"] == {"k": "***"}
+    assert plane.page("/api/overview").json()["objects"]["VirtualService"] == 1
+    assert 'lateen_objects{kind="Secret"} 1.0' in plane.page("/metrics").text
+    assert plane.page("/healthz").status_code == plane.page("/readyz").status_code == 200
+    assert plane.page("/api/objects/nonsense").status_code == 404
+    assert plane.page("/", headers={"host": "evil.example"}).status_code == 400
+    # The API itself gives them to the mesh's own user.
+    assert (await plane.client.get("secret", "s"))["stringData"] == {"password": "hunter2"}
+
+
+async def test_names_of_objects_cannot_script_the_page(plane: ControlPlane) -> None:
+    label = "x<script>alert(1)</script>"
+    result = await plane.client.apply(
+        [(f"{label}.yaml", ROUTE.replace("revews", "revews.example.com"))],
+    )
+    assert result.applied
+    async with asyncio.timeout(20):
+        while "script" not in plane.page("/").text:
+            await asyncio.sleep(0.05)
+    assert "<script" not in plane.page("/").text
+
+
+async def test_a_token_is_bound_to_a_pod_that_is_there(plane: ControlPlane) -> None:
+    pod: Json = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"}}
+    pod["spec"] = {"serviceAccountName": "app", "containers": [{"name": "c", "command": ["true"]}]}
+    made = await plane.client.create(pod)
+
+    def request(uid: str) -> Json:
+        return {"spec": {"boundObjectRef": {"kind": "Pod", "name": "p", "uid": uid}, "expirationSeconds": 3600}}
+
+    uid = made["metadata"]["uid"]
+    path = "/api/v1/namespaces/default/serviceaccounts/{}/token"
+    answer = await plane.client.post(path.format("app"), request(uid))
+    assert answer["status"]["token"].count(".") == 2
+    with pytest.raises(ConflictError):
+        await plane.client.post(path.format("app"), request("another"))
+    with pytest.raises(BadRequestError, match="does not run as"):
+        await plane.client.post(path.format("admin"), request(uid))
