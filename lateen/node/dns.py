@@ -5,7 +5,11 @@ end the lookup of the other family too). What is in the cluster's domain but unk
 reverse names of private addresses: no question about the mesh leaves the machine, and programs that look up their
 own address at start do not wait. It listens on sockets it is given, since they live in the mesh's network.
 
-Sources: RFC 1035, RFC 6303 (locally served zones), RFC 7766 (TCP).
+Answers without a record carry the zone's SOA, so that they are kept no longer than others (RFC 2308). Answers from
+the table are kept as bytes until it changes: a program in a loop costs next to nothing.
+
+Sources: RFC 1035, RFC 2308 (negative answers), RFC 2782 (SRV), RFC 6303 (locally served zones), RFC 6891 (EDNS),
+RFC 7766 (TCP).
 """
 
 from __future__ import annotations
@@ -38,6 +42,10 @@ MAX_UDP_BYTES = 1232
 MAX_ALIASES = 8
 TCP_IDLE_S = 10.0
 MAX_TASKS = 1024
+RECEIVE_BYTES = 1 << 20
+"""Questions that wait in the kernel: all Pods of a node may start at once."""
+MAX_KEPT = 20_000
+"""Answers kept as bytes."""
 
 _log = structlog.stdlib.get_logger("lateen.node.dns")
 
@@ -56,6 +64,8 @@ class NameServer:
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._kept: dict[tuple[bool, bytes], bytes] = {}
+        self._kept_of = -1
 
     async def listen(self, udp: int, tcp: int) -> None:
         """Serves on two descriptors, a bound UDP socket and a listening TCP socket, in place of earlier ones. It
@@ -64,6 +74,7 @@ class NameServer:
         listener = socket.socket(fileno=tcp)
         await self.close()
         datagrams.setblocking(False)
+        datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # the kernel gives what it allows
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
         self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=datagrams)
@@ -81,6 +92,10 @@ class NameServer:
 
     def datagram(self, query: bytes, reply: Callable[[bytes], None]) -> None:
         """Takes one question that came over UDP. More than the limit at once are dropped; callers ask again."""
+        known = self._known(query, tcp=False)
+        if known is not None:
+            reply(known)
+            return
         if len(self._tasks) >= MAX_TASKS:
             return
 
@@ -104,7 +119,13 @@ class NameServer:
         if len(message.question) != 1:
             return _header_only(query, dns.rcode.FORMERR)
         question = message.question[0]
-        response = dns.message.make_response(message, recursion_available=True)
+        if message.edns > 0:
+            refused = dns.message.make_response(message, our_payload=MAX_UDP_BYTES)
+            refused.use_edns(0, payload=MAX_UDP_BYTES)
+            refused.set_rcode(dns.rcode.BADVERS)
+            return refused.to_wire()
+        changes = self._names.changes
+        response = dns.message.make_response(message, recursion_available=True, our_payload=MAX_UDP_BYTES)
         response.flags |= dns.flags.AA
         if question.rdclass != dns.rdataclass.IN or not await self._local(response, question.name, question.rdtype):
             relayed = await self._resolvers.ask(query, tcp=tcp)
@@ -113,7 +134,27 @@ class NameServer:
             response.flags &= ~dns.flags.AA
             response.set_rcode(dns.rcode.SERVFAIL)
         limit = 65535 if tcp else max(512, min(message.payload, MAX_UDP_BYTES))
-        return response.to_wire(max_size=limit, prefer_truncation=True)
+        wire = response.to_wire(max_size=limit, prefer_truncation=True)
+        if response.flags & dns.flags.AA and self._fixed(response):
+            self._keep(query, wire, changes, tcp=tcp)
+        return wire
+
+    def _known(self, query: bytes, *, tcp: bool) -> bytes | None:
+        """The kept answer to the same question, with this one's id."""
+        if self._kept_of != self._names.changes:
+            self._kept.clear()
+            self._kept_of = self._names.changes
+        wire = self._kept.get((tcp, query[2:]))
+        return query[:2] + wire if wire is not None else None
+
+    def _keep(self, query: bytes, wire: bytes, changes: int, *, tcp: bool) -> None:
+        if changes == self._names.changes == self._kept_of and len(self._kept) < MAX_KEPT:
+            self._kept[tcp, query[2:]] = wire[2:]
+
+    @staticmethod
+    def _fixed(response: dns.message.Message) -> bool:
+        """Whether the answer is the same every time: no order to shuffle, nothing from elsewhere, no failure."""
+        return response.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN) and sum(map(len, response.answer)) < 2
 
     async def _local(self, response: dns.message.Message, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> bool:
         """Fills the response in when the table may answer; False when the question goes elsewhere."""
@@ -121,15 +162,32 @@ class NameServer:
         found = self._names.find(text)
         if found is not None:
             await self._fill(response, name, kind, found)
+            if not response.answer and response.rcode() == dns.rcode.NOERROR:
+                self._deny(response, self._zone if self._names.owns(text) else name)
             return True
         if name.is_subdomain(dns.reversename.ipv4_reverse_domain) or name.is_subdomain(
             dns.reversename.ipv6_reverse_domain
         ):
             return self._reverse(response, name, kind)
         if self._names.owns(text):
-            response.set_rcode(self._unknown)
+            if kind == dns.rdatatype.SOA and name == self._zone:
+                response.answer.append(_soa(name))
+                return True
+            if not self._names.above(text):
+                response.set_rcode(self._unknown)
+            self._deny(response, self._zone)
             return True
         return False
+
+    @property
+    def _zone(self) -> dns.name.Name:
+        return dns.name.from_text(self._names.domain)
+
+    @staticmethod
+    def _deny(response: dns.message.Message, zone: dns.name.Name) -> None:
+        """Says how long the absence of a record may be believed."""
+        if response.rcode() != dns.rcode.SERVFAIL:
+            response.authority.append(_soa(zone))
 
     @property
     def _unknown(self) -> dns.rcode.Rcode:
@@ -141,6 +199,9 @@ class NameServer:
     ) -> None:
         for _ in range(MAX_ALIASES):
             if not found.alias:
+                if kind == dns.rdatatype.SRV:
+                    self._servers(response, name, found)
+                    return
                 family = _FAMILIES.get(kind)
                 addresses = [each for each in found.addresses if ipaddress.ip_address(each).version == family]
                 self._shuffle(addresses)
@@ -159,6 +220,20 @@ class NameServer:
             found = known
         response.answer.clear()
         response.set_rcode(dns.rcode.SERVFAIL)
+
+    def _servers(self, response: dns.message.Message, name: dns.name.Name, found: Found) -> None:
+        """SRV records, all alike, with the addresses of their targets beside them."""
+        if not found.targets:
+            return
+        texts = [f"0 {100 // len(found.targets)} {each.port} {each.host}." for each in found.targets]
+        response.answer.append(dns.rrset.from_text(name, TTL_S, dns.rdataclass.IN, dns.rdatatype.SRV, *texts))
+        for host in dict.fromkeys(each.host for each in found.targets):
+            known = self._names.find(host) or Found()
+            for kind, family in _FAMILIES.items():
+                mine = [each for each in known.addresses if ipaddress.ip_address(each).version == family]
+                if mine:
+                    target = dns.name.from_text(host)
+                    response.additional.append(dns.rrset.from_text(target, TTL_S, dns.rdataclass.IN, kind, *mine))
 
     async def _follow(
         self, response: dns.message.Message, target: dns.name.Name, kind: dns.rdatatype.RdataType
@@ -190,9 +265,12 @@ class NameServer:
         if known is not None:
             if kind == dns.rdatatype.PTR:
                 response.answer.append(dns.rrset.from_text(name, TTL_S, dns.rdataclass.IN, kind, f"{known}."))
+            else:
+                self._deny(response, name.parent())
             return True
         if ipaddress.ip_address(address).is_private:
             response.set_rcode(dns.rcode.NXDOMAIN)
+            self._deny(response, name.parent())
             return True
         return False
 
@@ -205,7 +283,7 @@ class NameServer:
                 async with asyncio.timeout(TCP_IDLE_S):
                     (size,) = struct.unpack("!H", await reader.readexactly(2))
                     query = await reader.readexactly(size)
-                answer = await self.answer(query, tcp=True)
+                answer = self._known(query, tcp=True) or await self.answer(query, tcp=True)
                 if answer is None:
                     return
                 writer.write(struct.pack("!H", len(answer)) + answer)
@@ -223,6 +301,12 @@ class NameServer:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("question failed", exc_info=error)
+
+
+def _soa(zone: dns.name.Name) -> dns.rrset.RRset:
+    """A zone's start of authority; its last number, and its own life, are the life of an absence."""
+    text = f"ns.dns.{zone} hostmaster.{zone} 1 7200 1800 86400 {TTL_S}"
+    return dns.rrset.from_text(zone, TTL_S, dns.rdataclass.IN, dns.rdatatype.SOA, text)
 
 
 class _Datagrams(asyncio.DatagramProtocol):

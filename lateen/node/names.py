@@ -3,10 +3,12 @@
 A table is fed with raw objects as the API's watches give them and answers lookups at any time. It knows
 
 - `NAME.NAMESPACE`, `NAME.NAMESPACE.svc` and the full name of each Service: its cluster address, or for a headless
-  one the ready addresses of its endpoints, each endpoint also by its own host name in front; an ExternalName
-  Service is an alias;
-- the hosts of ServiceEntries that have addresses, wildcards included. One without addresses is left to the
-  resolvers of the machine, like every other name.
+  one the ready addresses of its endpoints, each endpoint also by its own host name in front (its address with
+  dashes when it has none); an ExternalName Service is an alias;
+- `_PORT._PROTOCOL.` in front of the full name: who serves a named port;
+- the hosts of ServiceEntries that have addresses, wildcards included: those of the object, else those that the
+  control plane wrote to its status. One without addresses is left to the resolvers of the machine, like every
+  other name.
 
 Sources: https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/ and
 https://istio.io/latest/docs/ops/configuration/traffic-management/dns-proxy/
@@ -15,7 +17,7 @@ https://istio.io/latest/docs/ops/configuration/traffic-management/dns-proxy/
 from __future__ import annotations
 
 import ipaddress
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,11 +26,20 @@ import msgspec
 Json = Mapping[str, Any]
 
 
+class Target(msgspec.Struct, frozen=True):
+    """Who serves a named port, by full name."""
+
+    host: str
+    port: int
+
+
 class Found(msgspec.Struct, frozen=True):
-    """What a name is: addresses (v4 and v6 mixed, maybe none) or the name it is an alias of."""
+    """What a name is: addresses (v4 and v6 mixed, maybe none), the name it is an alias of, or the servers of a
+    named port."""
 
     addresses: tuple[str, ...] = ()
     alias: str = ""
+    targets: tuple[Target, ...] = ()
 
 
 class _Meta(msgspec.Struct, frozen=True):
@@ -41,12 +52,24 @@ class _Meta(msgspec.Struct, frozen=True):
         return (self.namespace, self.name)
 
 
+class _Port(msgspec.Struct, frozen=True):
+    port: int | None = None
+    name: str | None = None
+    protocol: str | None = None
+
+    @property
+    def label(self) -> str:
+        """How names of its servers begin; empty for a port without a name."""
+        return f"_{self.name}._{self.protocol or 'TCP'}".lower() if self.name and self.port else ""
+
+
 class _ServiceSpec(msgspec.Struct, frozen=True, rename="camel"):
     type: str | None = None
     cluster_ip: str | None = msgspec.field(name="clusterIP", default=None)
     cluster_ips: tuple[str, ...] | None = msgspec.field(name="clusterIPs", default=None)
     external_name: str | None = None
     publish_not_ready_addresses: bool | None = None
+    ports: tuple[_Port, ...] | None = None
 
 
 class _Conditions(msgspec.Struct, frozen=True):
@@ -64,6 +87,15 @@ class _EntrySpec(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...] | None = None
 
 
+class _EntryAddress(msgspec.Struct, frozen=True):
+    value: str
+    host: str | None = None
+
+
+class _EntryStatus(msgspec.Struct, frozen=True):
+    addresses: tuple[_EntryAddress, ...] | None = None
+
+
 class _Service(msgspec.Struct, frozen=True):
     metadata: _Meta
     spec: _ServiceSpec | None = None
@@ -72,6 +104,7 @@ class _Service(msgspec.Struct, frozen=True):
 class _Slice(msgspec.Struct, frozen=True):
     metadata: _Meta
     endpoints: tuple[_Endpoint, ...] | None = None
+    ports: tuple[_Port, ...] | None = None
 
     @property
     def service(self) -> tuple[str, str]:
@@ -81,6 +114,22 @@ class _Slice(msgspec.Struct, frozen=True):
 class _Entry(msgspec.Struct, frozen=True):
     metadata: _Meta
     spec: _EntrySpec | None = None
+    status: _EntryStatus | None = None
+
+    @property
+    def names(self) -> dict[str, Found]:
+        """Its hosts that have addresses."""
+        spec = self.spec or _EntrySpec()
+        if spec.addresses:
+            found = Found(_addresses(spec.addresses))
+            return {_plain(host): found for host in spec.hosts} if found.addresses else {}
+        given = self.status.addresses if self.status is not None and self.status.addresses else ()
+        names: dict[str, Found] = {}
+        for host in map(_plain, spec.hosts):
+            mine = _addresses(each.value for each in given if not each.host or _plain(each.host) == host)
+            if mine:
+                names[host] = Found(mine)
+        return names
 
 
 KINDS = ("Service", "EndpointSlice", "ServiceEntry")
@@ -103,7 +152,10 @@ class Names:
         self._hosts: dict[str, Found] = {}
         self._owners: dict[str, list[Found]] = defaultdict(list)
         self._reverse: dict[str, str] = {}
+        self._above: Counter[str] = Counter()
         self._listed: set[str] = set()
+        self.changes = 0
+        """Goes up whenever an answer may have changed."""
         self._restored: dict[str, Found] = {}
 
     @property
@@ -118,6 +170,7 @@ class Names:
     def restore(self, snapshot: bytes) -> None:
         """Helps out with an earlier table until this one is complete. msgspec.DecodeError when it is none."""
         self._restored = msgspec.json.decode(snapshot, type=dict[str, Found])
+        self.changes += 1
 
     def replace(self, kind: str, objects: Iterable[Json]) -> list[str]:
         """Makes these all objects of a kind (`Service`, `EndpointSlice`, `ServiceEntry`): a list. Those that do not
@@ -133,6 +186,7 @@ class Names:
             except msgspec.ValidationError as error:
                 problems.append(f"{kind} {namespace}/{name}: {error}")
         self._listed.add(kind)
+        self.changes += 1
         if self.complete:
             self._restored = {}
         return problems
@@ -147,10 +201,7 @@ class Names:
                 self._put_service(service.metadata.key, service.spec or _ServiceSpec())
             case "ServiceEntry":
                 entry = msgspec.convert(item, _Entry)
-                spec = entry.spec or _EntrySpec()
-                found = Found(_addresses(spec.addresses or ()))
-                hosts = spec.hosts if found.addresses else ()
-                self._set(kind, entry.metadata.key, {_plain(host): found for host in hosts})
+                self._set(kind, entry.metadata.key, entry.names)
             case _:
                 raise ValueError(f"{kind} has no names")
 
@@ -178,6 +229,10 @@ class Names:
         """Whether only this table may answer for a name: it is in the cluster's domain."""
         return _plain(name) == self.domain or _plain(name).endswith(f".{self.domain}")
 
+    def above(self, name: str) -> bool:
+        """Whether a name of the cluster's domain has names below it: then it exists, though nothing is there."""
+        return self._above[_plain(name)] > 0 or _plain(name) == self.domain
+
     def reverse(self, address: str) -> str | None:
         """The full name of the Service with this cluster address."""
         return self._reverse.get(address)
@@ -196,8 +251,12 @@ class Names:
             self._headless[key] = spec
             self._refresh_headless(key)
         else:
-            found = Found(_addresses(spec.cluster_ips or (spec.cluster_ip or "",)))
-            self._set("Service", key, self._service_names(key, found))
+            names = self._service_names(key, Found(_addresses(spec.cluster_ips or (spec.cluster_ip or "",))))
+            full = self._full(key)
+            for port in spec.ports or ():
+                if port.label and port.port:
+                    names[f"{port.label}.{full}"] = Found(targets=(Target(full, port.port),))
+            self._set("Service", key, names)
 
     def _put_slice(self, item: _Slice) -> None:
         key = item.metadata.key
@@ -221,30 +280,41 @@ class Names:
     def _service_names(self, key: tuple[str, str], found: Found) -> dict[str, Found]:
         namespace, name = key
         short = f"{name}.{namespace}"
-        return dict.fromkeys((short, f"{short}.svc", f"{short}.svc.{self.domain}"), found)
+        return dict.fromkeys((short, f"{short}.svc", self._full(key)), found)
+
+    def _full(self, key: tuple[str, str]) -> str:
+        return f"{key[1]}.{key[0]}.svc.{self.domain}"
 
     def _refresh_headless(self, key: tuple[str, str]) -> None:
         spec = self._headless.get(key)
         if spec is None:
             return
+        full = self._full(key)
         ready: list[str] = []
         hosts: dict[str, list[str]] = defaultdict(list)
-        for each in sorted(self._slices_of.get(key, ())):
-            for endpoint in self._slices[each].endpoints or ():
+        targets: dict[str, list[Target]] = defaultdict(list)
+        for name in sorted(self._slices_of.get(key, ())):
+            item = self._slices[name]
+            for endpoint in item.endpoints or ():
                 unready = endpoint.conditions is not None and endpoint.conditions.ready is False
-                if unready and not spec.publish_not_ready_addresses:
+                if not endpoint.addresses or (unready and not spec.publish_not_ready_addresses):
                     continue
                 ready += endpoint.addresses
-                if endpoint.hostname:
-                    hosts[_plain(endpoint.hostname)] += endpoint.addresses
+                host = _plain(endpoint.hostname or "") or endpoint.addresses[0].replace(".", "-").replace(":", "-")
+                hosts[host] += endpoint.addresses
+                for port in item.ports or ():
+                    if port.label and port.port:
+                        targets[f"{port.label}.{full}"].append(Target(f"{host}.{full}", port.port))
         names = self._service_names(key, Found(_addresses(ready)))
         for host, addresses in hosts.items():
             found = Found(_addresses(addresses))
             names |= {f"{host}.{name}": found for name in self._service_names(key, found)}
+        names |= {name: Found(targets=tuple(dict.fromkeys(each))) for name, each in targets.items()}
         self._set("Service", key, names)
 
     def _set(self, kind: str, key: tuple[str, str], names: dict[str, Found]) -> None:
         """Replaces what one object says. When several say something of one name, their addresses add up."""
+        self.changes += 1
         old = self._objects[kind].pop(key, {})
         for name, found in old.items():
             self._owners[name].remove(found)
@@ -263,11 +333,21 @@ class Names:
         owners = self._owners[name]
         if not owners:
             del self._owners[name]
-            self._hosts.pop(name, None)
+            if self._hosts.pop(name, None) is not None:
+                self._count(name, -1)
             return
+        if name not in self._hosts:
+            self._count(name, 1)
         addresses = dict.fromkeys(address for found in owners for address in found.addresses)
         alias = next((found.alias for found in owners if found.alias), "")
-        self._hosts[name] = Found(tuple(addresses), "" if addresses else alias)
+        targets = dict.fromkeys(target for found in owners for target in found.targets)
+        self._hosts[name] = Found(tuple(addresses), "" if addresses else alias, tuple(targets))
+
+    def _count(self, name: str, change: int) -> None:
+        """Counts a name in the names above it, as far as the cluster's domain goes."""
+        while name.endswith(f".{self.domain}"):
+            _, _, name = name.partition(".")
+            self._above[name] += change
 
 
 def _plain(name: str) -> str:

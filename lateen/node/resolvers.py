@@ -109,7 +109,7 @@ async def _over_udp(resolver: Resolver, query: bytes) -> bytes:
         await loop.sock_sendall(connection, number + query[2:])
         while True:
             answer = await loop.sock_recv(connection, 65535)
-            if answer[:2] == number and len(answer) >= 12:
+            if answer[:2] == number and len(answer) >= 12 and _answers(query, answer):
                 return query[:2] + answer[2:]
 
 
@@ -121,4 +121,18 @@ async def _over_tcp(resolver: Resolver, query: bytes) -> bytes:
         answer = await reader.readexactly(size)
     finally:
         writer.close()
+    if len(answer) < 12 or answer[:2] != query[:2] or not _answers(query, answer):
+        raise OSError("an answer to another question")
     return answer
+
+
+def _answers(query: bytes, answer: bytes) -> bool:
+    """Whether an answer repeats the question, in whatever case; one that refuses to read it need not."""
+    if not answer[2] & 0x80:
+        return False
+    end = 12
+    while end < len(query) and query[end]:
+        end += query[end] + 1
+    question = query[12 : end + 5].lower()
+    empty = answer[4:6] == b"\x00\x00" and answer[3] & 15 != 0
+    return empty or answer[12 : 12 + len(question)].lower() == question

@@ -1,0 +1,103 @@
+"""The names proxy under load: 10,000 names, 2,000 questions a second, most of them about different names."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import random
+import socket
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+
+import dns.message
+import pytest
+
+from lateen.node.dns import NameServer
+from lateen.node.names import KINDS, Names
+from lateen.node.resolvers import Resolvers
+from tests.unit.node.test_names import service
+
+NAMES = 10_000
+RATE_PER_S = 2_000
+SECONDS = 3
+LATE_S = 0.25
+"""What the 99th percentile stays under on a machine shared with other work; alone it is about a millisecond."""
+
+
+def _serve(ready: Connection) -> None:
+    async def run() -> None:
+        names = Names()
+        for kind in KINDS:
+            names.replace(kind, [])
+        for number in range(NAMES):
+            names.put("Service", service(f"s{number}", clusterIP=f"10.96.{number >> 8}.{number & 255}"))
+        server = NameServer(names, Resolvers(()))
+        tcp = socket.create_server(("127.0.0.1", 0))
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind(tcp.getsockname())
+        port = tcp.getsockname()[1]
+        await server.listen(udp.detach(), tcp.detach())
+        ready.send(port)
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """The port of a server in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there,), daemon=True)
+    process.start()
+    assert here.poll(60), "the server did not start"
+    yield here.recv()
+    process.terminate()
+    process.join()
+
+
+class _Client(asyncio.DatagramProtocol):
+    def __init__(self) -> None:
+        self.sent: dict[int, float] = {}
+        self.took_s: list[float] = []
+        self.wrong = 0
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        number = int.from_bytes(data[:2])
+        self.took_s.append(asyncio.get_running_loop().time() - self.sent.pop(number))
+        self.wrong += data[3] & 15 != 0 or data[6:8] != b"\x00\x01"
+
+
+async def test_load(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    loop = asyncio.get_running_loop()
+    transport, client = await loop.create_datagram_endpoint(_Client, remote_addr=("127.0.0.1", port))
+    chosen = random.Random(1)  # the same questions every time
+    total = RATE_PER_S * SECONDS
+    queries = [
+        dns.message.make_query(f"s{chosen.randrange(NAMES)}.default.svc.cluster.local", "A", id=number).to_wire()
+        for number in range(total)
+    ]
+    started = loop.time()
+    sent = 0
+    while sent < total:
+        due = min(total, int((loop.time() - started) * RATE_PER_S) + 1)
+        for number in range(sent, due):
+            client.sent[number] = loop.time()
+            transport.sendto(queries[number])
+        sent = due
+        await asyncio.sleep(0.001)
+    sending_s = loop.time() - started
+    async with asyncio.timeout(10):
+        while client.sent:
+            await asyncio.sleep(0.01)
+    transport.close()
+    took = sorted(client.took_s)
+    p50, p99 = (took[int(len(took) * share)] for share in (0.50, 0.99))
+    with capsys.disabled():
+        print(  # noqa: T201 (the figure is the point)
+            f"\n{NAMES} names, {total / sending_s:.0f} questions/s: p50 {p50 * 1000:.2f} ms, p99 {p99 * 1000:.2f} ms,"
+            f" load average {os.getloadavg()[0]:.1f}"
+        )
+    assert (len(took), client.wrong) == (total, 0)
+    assert p99 < LATE_S
