@@ -23,7 +23,7 @@ from lateen.api.struct import Object
 from lateen.engine import Graph
 from lateen.envoy.resource import Resource, ResourceType
 from lateen.envoy.types import TYPES
-from lateen.intent.scope import ProxyKind, Scope
+from lateen.intent.scope import Capabilities, HostSocket, ProxyKind, Scope
 from lateen.platform import nft
 from lateen.platform.pod import Redirect
 from lateen.platform.settings import PlatformSettings
@@ -82,6 +82,19 @@ except OSError as error:
 except http.client.HTTPException as error:
     print(json.dumps({"status": 0, "body": repr(error), "s": time.monotonic() - started}))
 """
+TLS_CLIENT = """
+import http.client, json, socket, ssl, sys
+host, port, name, authority = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+context = ssl.create_default_context(cadata=authority)
+try:
+    connection = http.client.HTTPSConnection(host, port, timeout=5, context=context)
+    connection.sock = context.wrap_socket(socket.create_connection((host, port), 5), server_hostname=name)
+    connection.request("GET", "/", headers={"Host": name})
+    answer = connection.getresponse()
+    print(json.dumps({"status": answer.status, "body": answer.read().decode()}))
+except OSError as error:
+    print(json.dumps({"status": 0, "body": repr(error)}))
+"""
 LINES_CLIENT = """
 import json, socket, sys, time
 host, port, send, mark = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -101,10 +114,13 @@ except OSError as error:
 class SinglePod(Validator):
     """One Pod with the address ADDRESS; use it as a context manager. `configure` before anything is called."""
 
-    def __init__(self, labels: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, labels: Iterable[tuple[str, str]], *, router: bool = False) -> None:
         super().__init__()
         self.graph = Graph()
-        self.scope = Scope(ProxyKind.SIDECAR, "default", tuple(sorted(labels)))
+        self.socket = self.directory / "gw.sock"
+        kind = ProxyKind.ROUTER if router else ProxyKind.SIDECAR
+        capabilities = Capabilities((HostSocket(8080, str(self.socket)),) if router else ())
+        self.scope = Scope(kind, "default", tuple(sorted(labels)), capabilities=capabilities)
         self._objects: list[Object] = []
         self._programs: list[subprocess.Popen[bytes]] = []
         try:
@@ -128,7 +144,8 @@ class SinglePod(Validator):
         self._run("ip", "address", "add", f"{ADDRESS}/16", "dev", "eth0")
         self._run("ip", "link", "set", "eth0", "up")
         self._run("ip", "route", "add", "default", "dev", "eth0")
-        self._run("nft", "-f", "-", stdin=nft.capture(Redirect(), PlatformSettings()))
+        if not self.scope.router:
+            self._run("nft", "-f", "-", stdin=nft.capture(Redirect(), PlatformSettings()))
 
     def __enter__(self) -> SinglePod:
         return self
@@ -193,6 +210,10 @@ class SinglePod(Validator):
     def line(self, host: str, port: int, send: str = "", *, mark: int = 0) -> dict[str, Any]:
         """Sends a line, if any, and reads one: line (empty: none came), seconds."""
         return self._ask(LINES_CLIENT, host, str(port), send, str(mark))
+
+    def tls(self, host: str, port: int, name: str, authority: bytes) -> dict[str, Any]:
+        """GET / over TLS with a server name, trusting an authority (PEM): status (0: refused), body."""
+        return self._ask(TLS_CLIENT, host, str(port), name, authority.decode())
 
     def _active(self) -> set[str]:
         found: set[str] = set()
