@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -104,15 +104,17 @@ def ads_bootstrap(xds: Path, node_id: str = "sidecar~10.88.0.9~app.default~defau
 
 
 class Envoy:
-    """One running Envoy. `directory` must be short: it holds the admin socket."""
+    """One running Envoy. `directory` must be short: it holds the admin socket. `prefix` is put before its command."""
 
-    def __init__(self, bootstrap: Json, directory: Path, *, own_network: bool = False) -> None:
+    def __init__(
+        self, bootstrap: Json, directory: Path, *, own_network: bool = False, prefix: Sequence[str] = ()
+    ) -> None:
         self.directory = directory
         self.log = directory / "envoy.log"
         self._admin = directory / "admin.sock"
         config = directory / "envoy.json"
         config.write_text(json.dumps({**bootstrap, "admin": {"address": {"pipe": {"path": str(self._admin)}}}}))
-        prefix = in_own_network() if own_network else []
+        prefix = in_own_network() if own_network else prefix
         arguments = ["-c", str(config), "--log-path", str(self.log), "-l", "warning", "--concurrency", "1"]
         arguments += ["--disable-hot-restart", "--drain-time-s", "0"]
         self._output = (directory / "output.log").open("wb")
@@ -192,7 +194,7 @@ class Validator:
         self._server.add_insecure_port(f"unix:{socket}")
         self._server.start()
         try:
-            self.envoy = Envoy(self.bootstrap(socket), self.directory, own_network=True)
+            self.envoy = self.start(self.bootstrap(socket))
             self.envoy.wait_live()
         except BaseException:
             self._server.stop(None).wait()
@@ -201,6 +203,10 @@ class Validator:
     def bootstrap(self, xds: Path) -> Json:
         """What Envoy starts with; `xds` is this server's socket."""
         return ads_bootstrap(xds)
+
+    def start(self, bootstrap: Json) -> Envoy:
+        """Starts Envoy."""
+        return Envoy(bootstrap, self.directory, own_network=True)
 
     def close(self) -> None:
         """Ends Envoy and the server and removes their files."""
