@@ -1,6 +1,6 @@
 """The findings of objects as queries: what the checks say, kept up to date by the engine.
 
-An object silences a check by the annotation `galley.istio.io/analyze-suppress: IST0101,LTN0015`, as with istioctl;
+An object silences a check by the annotation `galley.istio.io/analyze-suppress: IST0101,LTN0106`, as with istioctl;
 `*` stands for any part of a code.
 """
 

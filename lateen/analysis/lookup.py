@@ -72,14 +72,16 @@ def key(selector: Mapping[str, str]) -> Labels:
 
 
 def nearest_labels(q: Q, namespace: str, selector: Mapping[str, str]) -> str:
-    """A remedy: the values that workloads have for the keys of a selector that picks nothing."""
-    for name, value in selector.items():
-        values = sorted({found for each in q(workloads, namespace) if (found := dict(each.labels).get(name))})
-        if value not in values:
-            if not values:
-                return f"no workload of {namespace} has a label {name}"
-            return f"workloads of {namespace} have {name}: {', '.join(values[:5])}"
-    return "no workload has all of these labels together"
+    """A remedy for a selector that picks nothing: what workloads that fit otherwise have instead of one label."""
+    for name in selector:
+        rest = {other: value for other, value in selector.items() if other != name}
+        fitting = q(selected, namespace, key(rest))
+        values = sorted({found for each in fitting if (found := dict(each.labels).get(name))})
+        if values:
+            which = " and ".join(f"{other}: {value}" for other, value in rest.items())
+            whose = f"workloads with {which}" if which else f"workloads of {namespace}"
+            return f"{whose} have {name}: {', '.join(values[:5])}"
+    return f"no workload of {namespace} comes near"
 
 
 def known_host(q: Q, host: str, namespace: str) -> MeshService | None:

@@ -17,7 +17,9 @@ from typing import Any, Final, cast
 import msgspec
 
 from lateen.api import codec, coverage, kinds
+from lateen.api.core.config_map import ConfigMap
 from lateen.api.kinds import Kind
+from lateen.api.mesh.check import is_mesh_config, mesh_problems
 from lateen.api.metadata import metadata_problems
 from lateen.api.problems import Problem
 from lateen.api.shape import Faults, check_struct, children
@@ -46,7 +48,7 @@ def check(document: Document, *, namespace: str = "default") -> list[Finding]:
     if isinstance(kind, Finding):
         return [_placed(kind, document)]
     ref = _ref(kind, body, namespace)
-    found = [_finding(document, ref, path, problem, key=key) for path, problem, key in _problems(kind, body)]
+    found = [_finding(document, ref, path, problem, key=key) for path, problem, key in _problems(kind, body, ref)]
     if not any(each.level is Level.ERROR for each in found):
         found += [_placed(each, document) for each in coverage.findings(kind, body, ref)]
     return sorted(found, key=_order)
@@ -113,7 +115,7 @@ def _ref(kind: Kind, body: Mapping[str, Any], namespace: str) -> Ref:
 # -- one object ----------------------------------------------------------------------------------------
 
 
-def _problems(kind: Kind, body: dict[str, Any]) -> Iterator[tuple[Path, Problem, bool]]:
+def _problems(kind: Kind, body: dict[str, Any], ref: Ref) -> Iterator[tuple[Path, Problem, bool]]:
     shown = {key: value for key, value in body.items() if key != "status"} if "status" in body else body
     faults: Faults = []
     check_struct(kind.type, shown, (), faults, skip=_STATUS)
@@ -122,6 +124,9 @@ def _problems(kind: Kind, body: dict[str, Any]) -> Iterator[tuple[Path, Problem,
     yield from _status(kind, body)
     for problem in metadata_problems(kind, shown.get("metadata")):
         yield ("metadata", *parse_path(problem.path)), problem, False
+    if not faults and kind.type is ConfigMap and is_mesh_config(ref.namespace, ref.name):
+        for problem in mesh_problems(codec.decode_as(shown, ConfigMap)):
+            yield parse_path(problem.path), problem, False
     for path, value in _sound_parts(kind.type, shown, ()) if faults else [((), codec.decode_as(shown, kind.type))]:
         for at, problem in _rules(value, path):
             yield (*at, *parse_path(problem.path)), problem, False

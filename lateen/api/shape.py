@@ -36,12 +36,14 @@ _SURROGATE_REMEDY = "write the character itself"
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One error. `key` is true when it is about the name of the field, not its value."""
+    """One error. `key` is true when it is about the name of the field, not its value, and `unknown` when there is
+    no such field."""
 
     path: Path
     message: str
     remedy: str = ""
     key: bool = False
+    unknown: bool = False
 
 
 Faults: TypeAlias = list[Fault]
@@ -165,7 +167,7 @@ def _unknown(shape: Shape, name: object, path: Path, faults: Faults) -> None:
     if name in MANAGED.get(shape.type, ()):
         return
     remedy = did_you_mean(name, shape.fields)
-    faults.append(Fault((*path, name), f'there is no field "{name}" here', remedy, key=True))
+    faults.append(Fault((*path, name), f'there is no field "{name}" here', remedy, key=True, unknown=True))
 
 
 def _groups(kind: type[Struct], body: dict[Any, Any], path: Path, faults: Faults) -> None:

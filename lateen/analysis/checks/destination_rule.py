@@ -66,7 +66,7 @@ def empty_subset(q: Q, subject: DestinationRule) -> Iterator[Said]:
             yield Said(path, f"no endpoint of {host} is in subset {subset.name}", "give endpoints these labels")
 
 
-@check("LTN0010", Level.WARNING, "A selector picks no workload", DestinationRule)
+@check("LTN0101", Level.WARNING, "A selector picks no workload", DestinationRule)
 def selects_nothing(q: Q, subject: DestinationRule) -> Iterator[Said]:
     """No workload of the namespace has all labels of the `workloadSelector`, so the rule applies to no client.
 

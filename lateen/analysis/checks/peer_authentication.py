@@ -15,7 +15,7 @@ from lateen.model.mesh import root_namespace
 from lateen.model.workloads import Labels
 
 
-@check("LTN0010", Level.WARNING, "A selector picks no workload", PeerAuthentication)
+@check("LTN0101", Level.WARNING, "A selector picks no workload", PeerAuthentication)
 def selects_nothing(q: Q, subject: PeerAuthentication) -> Iterator[Said]:
     """No workload of the namespace has all labels of the selector, so the policy protects nothing.
 
@@ -27,7 +27,7 @@ def selects_nothing(q: Q, subject: PeerAuthentication) -> Iterator[Said]:
         yield Said("spec.selector", "no workload has these labels", remedy)
 
 
-@check("LTN0011", Level.WARNING, "A port of a policy is on none of its workloads", PeerAuthentication)
+@check("LTN0102", Level.WARNING, "A port of a policy is on none of its workloads", PeerAuthentication)
 def port_not_on_workload(q: Q, subject: PeerAuthentication) -> Iterator[Said]:
     """`portLevelMtls` names a port that no container of the selected workloads declares. Ports here are those of
     the workload (`containerPort`, a Service's `targetPort`), not those of a Service.
@@ -47,7 +47,7 @@ def port_not_on_workload(q: Q, subject: PeerAuthentication) -> Iterator[Said]:
             yield Said(at("spec", "portLevelMtls", port), f"no selected workload has port {port}", remedy)
 
 
-@check("LTN0012", Level.WARNING, "Two policies are for the same workloads", PeerAuthentication)
+@check("LTN0103", Level.WARNING, "Two policies are for the same workloads", PeerAuthentication)
 def several_policies(q: Q, subject: PeerAuthentication) -> Iterator[Said]:
     """A namespace has several PeerAuthentications with the same selector, or without one. Only the oldest applies.
 

@@ -120,6 +120,6 @@ def _each(code: str, title: str, look_at: Callable[[Q, Look], Iterator[Said]]) -
 
 
 CHECKS: tuple[Check, ...] = (
-    *_each("LTN0015", "A container says no program", _without_command),
-    *_each("LTN0016", "A value that a container needs is not there", _missing_value),
+    *_each("LTN0106", "A container says no program", _without_command),
+    *_each("LTN0107", "A value that a container needs is not there", _missing_value),
 )

@@ -13,7 +13,7 @@ from lateen.lib.findings import Level
 from lateen.model.protocols import Protocol, port_protocol
 
 
-@check("LTN0013", Level.WARNING, "A Service selects no workload", Service)
+@check("LTN0104", Level.WARNING, "A Service selects no workload", Service)
 def selects_nothing(q: Q, subject: Service) -> Iterator[Said]:
     """No workload of the namespace has all labels of the Service's selector. Requests to it are answered with 503.
 
@@ -27,7 +27,7 @@ def selects_nothing(q: Q, subject: Service) -> Iterator[Said]:
         yield Said("spec.selector", "no workload has these labels", remedy)
 
 
-@check("LTN0014", Level.WARNING, "A Service names a port that its workloads do not have", Service)
+@check("LTN0105", Level.WARNING, "A Service names a port that its workloads do not have", Service)
 def unknown_target_port(q: Q, subject: Service) -> Iterator[Said]:
     """`targetPort` is a name, and no container of the selected workloads has a port of that name.
 

@@ -13,7 +13,7 @@ from lateen.lib.findings import Level
 from lateen.model.protocols import parse_protocol
 
 
-@check("LTN0010", Level.WARNING, "A selector picks no workload", ServiceEntry)
+@check("LTN0101", Level.WARNING, "A selector picks no workload", ServiceEntry)
 def selects_nothing(q: Q, subject: ServiceEntry) -> Iterator[Said]:
     """No Pod and no WorkloadEntry of the namespace has all labels of the `workloadSelector`, so the hosts have no
     endpoints. Requests to them are answered with 503.

@@ -63,7 +63,7 @@ class ServiceEntrySpec(Struct, frozen=True):
         if self.workload_selector is not None and self.endpoints:
             yield Problem("endpoints", '"endpoints" and "workloadSelector" exclude each other', "keep one of them")
         if self.workload_selector is not None and not self.workload_selector.labels:
-            yield warning("workloadSelector", "it selects every workload of the namespace", "set labels", "LTN0020")
+            yield warning("workloadSelector", "it selects every workload of the namespace", "set labels", "LTN0108")
         yield from self._resolution_problems()
         yield from self._endpoint_problems()
 

@@ -114,14 +114,14 @@ def test_the_base_has_nothing_wrong() -> None:
         ([dr("host: '*.example.org'")], "IST0174 DestinationRule d spec.host: *.example.org covers no host"),
         (
             [dr("host: reviews, subsets: [{name: v9, labels: {version: v9}}]")],
-            "IST0173 DestinationRule d spec.subsets[0].labels: no workload of reviews.default.svc.cluster.local is in subset v9 (workloads of default have version: v1)",
+            "IST0173 DestinationRule d spec.subsets[0].labels: no workload of reviews.default.svc.cluster.local is in subset v9 (workloads with app: reviews have version: v1)",
         ),
         (
             [dr("host: a.b, subsets: [{name: v1, labels: {version: v1}}]"),
              se("hosts: [a.b], ports: [{number: 80, name: http, protocol: HTTP}], resolution: STATIC, endpoints: [{address: 1.2.3.4, labels: {version: v2}}]")],
             "IST0173 DestinationRule d spec.subsets[0].labels: no endpoint of a.b is in subset v1",
         ),
-        ([dr("host: reviews, workloadSelector: {matchLabels: {app: x}}")], "LTN0010 DestinationRule d spec.workloadSelector: no workload has these labels (workloads of default have app: reviews)"),
+        ([dr("host: reviews, workloadSelector: {matchLabels: {app: x}}")], "LTN0101 DestinationRule d spec.workloadSelector: no workload has these labels (workloads of default have app: reviews)"),
         ([gw(f"selector: {{istio: x}}, servers: [{{{SERVER}, hosts: [q.r]}}]")], "IST0101 Gateway g spec.selector: no workload has the labels istio: x"),
         (
             [gw("selector: {istio: ingress}, servers: [{port: {number: 81, name: http, protocol: HTTP}, hosts: [q.r]}]")],
@@ -155,43 +155,43 @@ def test_the_base_has_nothing_wrong() -> None:
         ),
         (
             [obj("security.istio.io/v1", "PeerAuthentication", "selector: {matchLabels: {app: x}}")],
-            "LTN0010 PeerAuthentication x spec.selector: no workload has these labels (workloads of default have app: reviews)",
+            "LTN0101 PeerAuthentication x spec.selector: no workload has these labels (workloads of default have app: reviews)",
         ),
         (
             [obj("security.istio.io/v1", "PeerAuthentication", "selector: {matchLabels: {app: reviews}}, portLevelMtls: {80: {mode: STRICT}}")],
-            'LTN0011 PeerAuthentication x spec.portLevelMtls["80"]: no selected workload has port 80 (they have 9080)',
+            'LTN0102 PeerAuthentication x spec.portLevelMtls["80"]: no selected workload has port 80 (they have 9080)',
         ),
         (
             [obj("security.istio.io/v1", "PeerAuthentication", "mtls: {mode: STRICT}", "b"), obj("security.istio.io/v1", "PeerAuthentication", "mtls: {mode: STRICT}", "a")],
-            "LTN0012 PeerAuthentication b : a is for the same workloads",
+            "LTN0103 PeerAuthentication b : a is for the same workloads",
         ),
-        ([obj("v1", "Service", "selector: {app: x}, ports: [{name: http, port: 80}]")], "LTN0013 Service x spec.selector: no workload"),
+        ([obj("v1", "Service", "selector: {app: x}, ports: [{name: http, port: 80}]")], "LTN0104 Service x spec.selector: no workload"),
         (
             [obj("v1", "Service", "selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: wbe}]")],
-            "LTN0014 Service x spec.ports[0].targetPort: no selected workload has a port named wbe (they have web)",
+            "LTN0105 Service x spec.ports[0].targetPort: no selected workload has a port named wbe (they have web)",
         ),
         ([obj("v1", "Service", "ports: [{name: web, port: 80}]")], "IST0118 Service x spec.ports[0]: port web does not say its protocol"),
         (
             [se("hosts: [a.b], ports: [{number: 80, name: http, protocol: HTTP}], resolution: STATIC, workloadSelector: {labels: {app: x}}")],
-            "LTN0010 ServiceEntry x spec.workloadSelector: no workload",
+            "LTN0101 ServiceEntry x spec.workloadSelector: no workload",
         ),
         ([se("hosts: [a.b], ports: [{number: 3306, name: tcp, protocol: TCP}]")], "IST0134 ServiceEntry x spec.ports[0]: every connection to port 3306"),
-        ([obj("v1", "Pod", "containers: [{name: a, image: b}]")], "LTN0015 Pod x spec.containers[0]: container a has no command"),
+        ([obj("v1", "Pod", "containers: [{name: a, image: b}]")], "LTN0106 Pod x spec.containers[0]: container a has no command"),
         (
             [obj("apps/v1", "Deployment", "selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {initContainers: [{name: i}], containers: [{name: a, command: [x]}]}}")],
-            "LTN0015 Deployment x spec.template.spec.initContainers[0]: container i has no command",
+            "LTN0106 Deployment x spec.template.spec.initContainers[0]: container i has no command",
         ),
         (
             [obj("v1", "Pod", f"{POD}env: [{{name: e, valueFrom: {{configMapKeyRef: {{name: c, key: k}}}}}}]}}]")],
-            "LTN0016 Pod x spec.containers[0].env[0].valueFrom.configMapKeyRef: there is no ConfigMap default/c",
+            "LTN0107 Pod x spec.containers[0].env[0].valueFrom.configMapKeyRef: there is no ConfigMap default/c",
         ),
         (
             [obj("v1", "Pod", f"{POD}env: [{{name: e, valueFrom: {{configMapKeyRef: {{name: c, key: k}}}}}}]}}]"),
              "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {other: v}\n"],
-            "LTN0016 Pod x spec.containers[0].env[0].valueFrom.configMapKeyRef: ConfigMap default/c has no key k (it has other)",
+            "LTN0107 Pod x spec.containers[0].env[0].valueFrom.configMapKeyRef: ConfigMap default/c has no key k (it has other)",
         ),
-        ([obj("v1", "Pod", f"{POD}envFrom: [{{secretRef: {{name: s}}}}]}}]")], "LTN0016 Pod x spec.containers[0].envFrom[0].secretRef: there is no Secret default/s"),
-        ([obj("v1", "Pod", "volumes: [{name: v, secret: {secretName: s}}], containers: [{name: a, command: [x]}]")], "LTN0016 Pod x spec.volumes[0].secret: there is no Secret default/s"),
+        ([obj("v1", "Pod", f"{POD}envFrom: [{{secretRef: {{name: s}}}}]}}]")], "LTN0107 Pod x spec.containers[0].envFrom[0].secretRef: there is no Secret default/s"),
+        ([obj("v1", "Pod", "volumes: [{name: v, secret: {secretName: s}}], containers: [{name: a, command: [x]}]")], "LTN0107 Pod x spec.volumes[0].secret: there is no Secret default/s"),
     ],
 )  # fmt: skip
 def test_finding(texts: list[str], expected: str) -> None:
@@ -240,7 +240,7 @@ def test_every_check_is_tested_and_documented() -> None:
         assert len(each.text.splitlines()) >= 3, each
         assert each.level in (Level.WARNING, Level.INFO)
         if each.kind.KIND != "Job":
-            assert f"{each.code}{each.kind.KIND}" in tested or each.code == "LTN0016", each
+            assert f"{each.code}{each.kind.KIND}" in tested or each.code == "LTN0107", each
 
 
 def test_findings_change_with_what_they_refer_to() -> None:

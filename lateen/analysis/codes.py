@@ -1,0 +1,218 @@
+"""Codes that are not said by a check: what validation, coverage and the proxies themselves have to say."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lateen.lib.findings import Level
+
+
+class Code(msgspec.Struct, frozen=True):
+    """A code with its documentation in Markdown, for people."""
+
+    code: str
+    level: Level
+    title: str
+    text: str
+
+
+CODES: tuple[Code, ...] = (
+    Code(
+        "IST0106",
+        Level.ERROR,
+        "A document does not fit its schema",
+        """
+A field is unknown or has the wrong type, a value is out of its bounds, a required field is missing, or fields
+contradict each other. Nothing of the file is applied: the mesh stays as it was.
+
+    spec.http[0].timout: there is no field "timout" here (did you mean "timeout"?)
+
+The finding names file, line and column, what was expected and what to do. All errors of all documents are listed
+at once. As a WARNING it points out something that is allowed and probably not meant.
+""",
+    ),
+    Code(
+        "IST0002",
+        Level.WARNING,
+        "A field is deprecated",
+        """
+The field still has its effect, and there is a newer one for it.
+
+    fault: {delay: {percent: 10, fixedDelay: 5s}}   # percentage: {value: 10}
+
+Use the field that the finding names.
+""",
+    ),
+    Code(
+        "IST0128",
+        Level.WARNING,
+        "A server's certificate is checked against the system's roots only",
+        """
+A DestinationRule with TLS mode SIMPLE or MUTUAL names no roots. For servers on the internet that is right; for one
+with a certificate of your own the connection fails.
+
+    tls: {mode: SIMPLE, sni: db.example.com}
+
+Set `caCertificates`, or `subjectAltNames` besides when any certificate of those roots would do.
+""",
+    ),
+    Code(
+        "IST0130",
+        Level.WARNING,
+        "No request reaches a rule",
+        """
+Rules of a VirtualService are tried in order, and the first that matches counts. A rule before this one takes every
+request, or has the same match.
+
+    http:
+    - route: [{destination: {host: reviews, subset: v1}}]
+    - match: [{headers: {end-user: {exact: jason}}}]
+      route: [{destination: {host: reviews, subset: v2}}]
+
+Move the rule up, or give the one before it a match.
+""",
+    ),
+    Code(
+        "LTN0001",
+        Level.WARNING,
+        "A field is not implemented yet",
+        """
+The field is part of the API and lateen does nothing with it so far. Everything else of the object has its effect.
+
+Do not rely on it. Fields that need nothing done here have the code LTN0006.
+""",
+    ),
+    Code(
+        "LTN0002",
+        Level.ERROR,
+        "A text is not YAML",
+        """
+A document cannot be read: its indentation, quotes or brackets are broken, a key is there twice, or it is beyond the
+bounds (100 levels deep, 32 million characters). The other documents of the file are looked at all the same, so that
+all errors are seen at once; nothing of the file is applied.
+
+    key 'spec' is here a second time (the first is on line 5)
+
+Scalars mean what they mean to Kubernetes' own tools: `yes`, `on` and `y` are true. Put text in quotes.
+""",
+    ),
+    Code(
+        "LTN0003",
+        Level.ERROR,
+        "There is no such kind",
+        """
+`apiVersion` and `kind` of a document name nothing that lateen knows: a typing error, a version that is served no
+more (`extensions/v1beta1`), or a kind of something else.
+
+    apiVersion: networking.istio.io/v1
+    kind: VirtualSevice
+
+The finding says which version or kind comes near.
+""",
+    ),
+    Code(
+        "LTN0004",
+        Level.ERROR,
+        "A kind is not supported yet",
+        """
+The kind exists in Kubernetes or one of its extensions, and lateen does not take it so far.
+
+Leave it out of what is applied.
+""",
+    ),
+    Code(
+        "LTN0005",
+        Level.WARNING,
+        "A kind has no effect yet",
+        """
+Objects of this kind are checked and stored, and nothing is done with them so far. For policies that should keep
+requests out the finding says NOT ENFORCED: do not rely on them for protection.
+""",
+    ),
+    Code(
+        "LTN0006",
+        Level.INFO,
+        "A field has no effect here",
+        """
+The field means something in a cluster and needs nothing done where lateen runs: there are no container images and
+no nodes to choose from on one machine. The finding says why.
+""",
+    ),
+    Code(
+        "LTN0010",
+        Level.ERROR,
+        "An object is there twice",
+        """
+Two documents of one call or one folder are the same object: same kind, namespace and name. Of a call nothing is
+applied; of a folder the first one counts, and the finding is a WARNING.
+
+Keep one of them.
+""",
+    ),
+    Code(
+        "LTN0011",
+        Level.ERROR,
+        "There is no such namespace",
+        """
+An object is to be in a namespace that does not exist.
+
+    apiVersion: v1
+    kind: Namespace
+    metadata: {name: team-a}
+
+Apply the Namespace first, or in the same call.
+""",
+    ),
+    Code(
+        "LTN0012",
+        Level.ERROR,
+        "An object cannot be stored",
+        """
+The store refuses the object as it stands: its name may have changed in the meantime, a field that cannot change was
+changed, or it does not decode. The message says which.
+""",
+    ),
+    Code(
+        "LTN0013",
+        Level.WARNING,
+        "A mass deletion is held",
+        """
+So many files of a folder vanished at once that it looks like an accident: an empty mount, a half-done checkout. What
+they said stays in force.
+
+Bring the files back; or, if it is meant, touch the file `.allow-mass-delete` in the folder.
+""",
+    ),
+    Code(
+        "LTN0020",
+        Level.ERROR,
+        "Envoy refuses what an object becomes",
+        """
+The proxies refused the configuration that was made of this object. Its last good version stays in force, or none
+when there was none; all other objects are live.
+
+Correct the object. The finding goes away with the next good version, which is live at once.
+""",
+    ),
+    Code(
+        "LTN0601",
+        Level.WARNING,
+        "A Pod cannot run as it is written",
+        """
+The local platform cannot start the Pod: a container has no `command` (there are no images to take one from), a value
+it needs is not there, or it asks for something that only a cluster has. The message says what.
+""",
+    ),
+    Code(
+        "LTN0108",
+        Level.WARNING,
+        "A selector without labels picks every workload",
+        """
+An empty `workloadSelector` of a ServiceEntry makes every Pod and WorkloadEntry of the namespace an endpoint.
+
+    workloadSelector: {}
+
+Set `labels`.
+""",
+    ),
+)

@@ -1,0 +1,96 @@
+"""What is wrong with the mesh configuration, which is text inside of a ConfigMap.
+
+Wrong types and values are errors: the mesh would fall back to its defaults. A field that lateen does not know is
+only pointed out, because Istio's has many more; a field it knows and does nothing with as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
+
+from lateen.api.core.config_map import ConfigMap
+from lateen.api.mesh.config import MESH_CONFIG_NAME, ROOT_NAMESPACE, MeshConfig
+from lateen.api.problems import Problem, at, warning
+from lateen.api.shape import Faults, check_struct
+from lateen.lib.yaml import Path, YamlError, format_path, value
+
+KEY: Final = "mesh"
+NOT_THERE: Final = "LTN0001"
+
+IMPLEMENTED: Final = frozenset(
+    {
+        "accessLogEncoding",
+        "accessLogFile",
+        "accessLogFormat",
+        "clusterDomain",
+        "connectTimeout",
+        "defaultConfig.gatewayTopology",
+        "defaultDestinationRuleExportTo",
+        "defaultHttpRetryPolicy",
+        "defaultServiceExportTo",
+        "defaultTrafficPolicy",
+        "defaultVirtualServiceExportTo",
+        "dnsRefreshRate",
+        "enableAutoMtls",
+        "h2UpgradePolicy",
+        "localityLbSetting",
+        "outboundTrafficPolicy",
+        "pathNormalization",
+        "protocolDetectionTimeout",
+        "rootNamespace",
+        "tcpKeepalive",
+        "trustDomain",
+        "trustDomainAliases",
+    }
+)
+"""Fields that lateen does something with; a dot leads inside of one."""
+
+
+def is_mesh_config(namespace: str, name: str) -> bool:
+    """True for the ConfigMap that holds the mesh configuration."""
+    return (namespace, name) == (ROOT_NAMESPACE, MESH_CONFIG_NAME)
+
+
+def mesh_problems(subject: ConfigMap) -> Iterator[Problem]:
+    """What is wrong with the configuration in key `mesh`; the places inside are named in the messages."""
+    text = subject.data.get(KEY)
+    if text is None:
+        return
+    place = at("data", KEY)
+    try:
+        raw = value(text).raw
+    except YamlError as error:
+        found = error.findings[0]
+        where = f"line {found.position.line}: " if found.position else ""
+        yield Problem(place, f"{where}{found.message}", found.remedy)
+        return
+    if raw is None:
+        return
+    if not isinstance(raw, dict):
+        yield Problem(place, "the configuration must be a mapping of fields", "write field: value")
+        return
+    faults: Faults = []
+    check_struct(MeshConfig, raw, (), faults)
+    for fault in faults:
+        message = f"{format_path(fault.path)}: {fault.message}"
+        if fault.unknown:
+            yield warning(place, message, fault.remedy, NOT_THERE)
+        else:
+            yield Problem(place, message, fault.remedy)
+    unknown = {fault.path for fault in faults}
+    for path in _without_effect(cast("dict[str, Any]", raw), ()):
+        if path not in unknown:
+            yield warning(place, f"{format_path(path)} is not implemented yet and has no effect", code=NOT_THERE)
+
+
+def _without_effect(raw: Mapping[str, Any], base: Path) -> Iterator[Path]:
+    for name, inner in raw.items():
+        path = (*base, name)
+        dotted = ".".join(map(str, path))
+        if dotted in IMPLEMENTED:
+            continue
+        if isinstance(inner, dict) and any(each.startswith(f"{dotted}.") for each in IMPLEMENTED):
+            yield from _without_effect(cast("dict[str, Any]", inner), path)
+        else:
+            yield path
