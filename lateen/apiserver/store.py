@@ -20,6 +20,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import Collection as Collect
 from pathlib import Path
 from typing import Final
 
@@ -109,6 +110,10 @@ class Store:
         """All objects of a kind, in one namespace or in all, by namespace and name."""
         rows = self._view.get(collection, {}).values()
         return sorted((row for row in rows if not namespace or row.ref.namespace == namespace), key=lambda row: row.ref)
+
+    def members(self, collection: Collection) -> Collect[Row]:
+        """All objects of a kind, in no order, without a copy: not to be kept over an await."""
+        return self._view.get(collection, {}).values()
 
     def rows(self) -> list[Row]:
         """All objects of all kinds."""

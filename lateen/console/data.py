@@ -6,8 +6,9 @@ one, are replaced by stars.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from starlette.requests import Request
@@ -23,6 +24,7 @@ from lateen.lib.layout import Layout
 from lateen.xds.server import ProxyStatus
 
 MASK: Final = "***"
+_SECRET_NAME: Final = re.compile("password|passwd|secret|token|credential|private|api_?key", re.IGNORECASE)
 
 
 class Mesh(msgspec.Struct, frozen=True):
@@ -51,7 +53,21 @@ def shown(row: Row) -> Json:
         annotations: Json = document["metadata"].get("annotations") or {}
         if annotations:  # kubectl leaves the whole object there
             document["metadata"]["annotations"] = dict.fromkeys(annotations, MASK)
+    _mask_environment(document.get("spec"))
     return document
+
+
+def _mask_environment(part: Any) -> None:
+    """Masks values beside names of secrets (`{"name": "DB_PASSWORD", "value": ...}`), in place."""
+    if isinstance(part, list):
+        for each in cast("list[Any]", part):
+            _mask_environment(each)
+    elif isinstance(part, dict):
+        members = cast("Json", part)
+        if isinstance(members.get("value"), str) and _SECRET_NAME.search(str(members.get("name", ""))):
+            members["value"] = MASK
+        for each in members.values():
+            _mask_environment(each)
 
 
 def proxy_json(status: ProxyStatus) -> Json:

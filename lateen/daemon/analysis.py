@@ -78,7 +78,7 @@ class Analysis:
 
     async def _changed(self) -> list[tuple[Row, tuple[Finding, ...]]]:
         changed: list[tuple[Row, tuple[Finding, ...]]] = []
-        rows = [row for kind in self._kinds for row in self._store.list(kind)]
+        rows = [row for kind in self._kinds for row in self._store.members(kind)]
         for ref in self._said.keys() - {row.ref for row in rows}:
             del self._said[ref]
         end = time.perf_counter() + _SLICE_S

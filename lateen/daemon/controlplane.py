@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 
@@ -221,5 +222,21 @@ async def run(settings: Settings) -> None:
         await store.close()
 
 
+def main() -> None:
+    """Entry point of the process; what somebody can mend is its last line, without a traceback."""
+    try:
+        asyncio.run(run(enter()))
+    except* LateenError as group:
+        sys.exit("; ".join(f"{each}: {each.remedy}" for each in _leaves(group) if isinstance(each, LateenError)))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            yield each
+
+
 if __name__ == "__main__":
-    asyncio.run(run(enter()))
+    main()

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -27,9 +26,7 @@ from lateen.xds.server import XdsServer
 _log = structlog.stdlib.get_logger("lateen.serve")
 
 
-async def serve_folder(
-    folder: Path, address: str, *, allow_mass_delete: bool = False, on_ready: Callable[[], None] = lambda: None
-) -> None:
+async def serve_folder(folder: Path, address: str, *, allow_mass_delete: bool = False) -> None:
     """Serves until SIGTERM or SIGINT. `address` is HOST:PORT or unix:/path. LateenError when it cannot."""
     task = asyncio.current_task()
     assert task is not None
@@ -43,10 +40,7 @@ async def serve_folder(
     gc.collect()
     gc.freeze()
     with contextlib.suppress(asyncio.CancelledError):
-        async with asyncio.TaskGroup() as parts:
+        async with plaintext_xds(xds, address), asyncio.TaskGroup() as parts:
             parts.create_task(xds.run(), name="xds")
             parts.create_task(source.run(), name="folder")
-            async with plaintext_xds(xds, address):
-                _log.info("serving", folder=str(folder), xds=address, objects=len(source.folder))
-                on_ready()
-                await asyncio.Event().wait()
+            _log.info("serving", folder=str(folder), xds=address, objects=len(source.folder))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,9 +37,6 @@ class Client:
             request_serializer=DiscoveryRequest.SerializeToString,
             response_deserializer=DiscoveryResponse.FromString,
         )
-        self._requests: list[DiscoveryRequest] = []
-        import queue
-
         self._queue: queue.Queue[DiscoveryRequest | None] = queue.Queue()
         node = Node(id="sidecar~10.0.0.1~web.shop~shop.svc.cluster.local")
         self._queue.put(DiscoveryRequest(type_url=CDS, node=node))
@@ -98,8 +97,16 @@ def test_a_folder_is_served_and_followed(served: tuple[Path, str, subprocess.Pop
 
 
 def test_what_is_wrong_with_the_call_is_said_in_a_line(tmp_path: Path) -> None:
-    program = [sys.executable, "-m", "lateen.cli.main", "serve", "--config-dir", str(tmp_path / "none")]
-    done = subprocess.run(program, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "is not a folder" in done.stderr
-    assert "Traceback" not in done.stderr
+    program = [sys.executable, "-m", "lateen.cli.main", "serve", "--config-dir"]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for arguments, said in (
+            ([str(tmp_path / "none")], "is not a folder"),
+            ([str(tmp_path), "--xds-address", address], f"cannot listen on {address}"),
+        ):
+            done = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False)
+            assert done.returncode == 1
+            assert said in done.stderr
+            assert "Traceback" not in done.stderr
