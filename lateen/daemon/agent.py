@@ -38,14 +38,15 @@ async def serve(settings: Settings) -> None:
         roots=layout.ca / "root-cert.pem",
     )
     names = Names()
-    server = NameServer(names, Resolvers())
+    resolvers = Resolvers()
+    server, for_proxies = NameServer(names, resolvers), NameServer(names, resolvers, external=False)
     agent = Agent(CertificateClient(control_plane), control=layout.agent_socket, state=layout.run / "agent.json")
     kept = layout.run / "names.json"
     _restore(names, kept)
     changed = asyncio.Event()
     async with Client(layout.api_socket) as client, asyncio.TaskGroup() as parts:
         parts.create_task(agent.run(), name="agent")
-        parts.create_task(follow_sockets(server, layout.run), name="sockets of the names proxy")
+        parts.create_task(follow_sockets(server, for_proxies, layout.run), name="sockets of the names proxy")
         for kind in KINDS:
             parts.create_task(_follow(client, names, kind, changed), name=f"names of {kind}s")
         parts.create_task(_keep(names, kept, changed), name="copy of the names")

@@ -82,6 +82,8 @@ class BootstrapSpec(msgspec.Struct, frozen=True, kw_only=True):
     mark: int | None = PROXY_MARK
     status_port: int | None = 15021
     metrics_port: int | None = 15090
+    resolver: str = ""
+    """`HOST:PORT` of the name server; empty for those of the machine."""
     concurrency: int = 1
     log_level: str = "warning"
 
@@ -113,6 +115,7 @@ def bootstrap(spec: BootstrapSpec) -> Json:
             {"name": "admin", "type": "STATIC", "load_assignment": _assignment("admin", _pipe(spec.admin_path))}
         )
     return {
+        **({"typed_dns_resolver_config": dns_resolver(spec.resolver)} if spec.resolver else {}),
         "node": _node(spec),
         "admin": {"address": {"pipe": {"path": spec.admin_path, "mode": 0o600}}},
         "dynamic_resources": {
@@ -203,6 +206,19 @@ def _node(spec: BootstrapSpec) -> Json:
     if spec.locality != Locality():
         node["locality"] = msgspec.to_builtins(spec.locality)
     return node
+
+
+def dns_resolver(address: str) -> Json:
+    """The extension config of a resolver that asks `HOST:PORT` and completes no names."""
+    host, _, port = address.rpartition(":")
+    return {
+        "name": "envoy.network.dns_resolver.cares",
+        "typed_config": {
+            "@type": f"{_TYPE}envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+            "resolvers": [{"socket_address": {"address": host, "port_value": int(port)}}],
+            "dns_resolver_options": {"no_default_search_domain": True},
+        },
+    }
 
 
 def _cluster_manager(spec: BootstrapSpec) -> Json:

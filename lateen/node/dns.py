@@ -53,11 +53,21 @@ _FAMILIES = {dns.rdatatype.A: 4, dns.rdatatype.AAAA: 6}
 
 
 class NameServer:
-    """Answers from a table that others keep up to date."""
+    """Answers from a table that others keep up to date.
+
+    Without `external` the hosts of ServiceEntries are asked elsewhere: a proxy that looks up where to connect to must
+    not get the virtual address that leads its application to it.
+    """
 
     def __init__(
-        self, names: Names, resolvers: Resolvers, shuffle: Callable[[list[str]], None] = random.shuffle
+        self,
+        names: Names,
+        resolvers: Resolvers,
+        shuffle: Callable[[list[str]], None] = random.shuffle,
+        *,
+        external: bool = True,
     ) -> None:
+        self._external = external
         self._names = names
         self._resolvers = resolvers
         self._shuffle = shuffle
@@ -159,7 +169,7 @@ class NameServer:
     async def _local(self, response: dns.message.Message, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> bool:
         """Fills the response in when the table may answer; False when the question goes elsewhere."""
         text = name.to_text(omit_final_dot=True)
-        found = self._names.find(text)
+        found = self._find(text)
         if found is not None:
             await self._fill(response, name, kind, found)
             if not response.answer and response.rcode() == dns.rcode.NOERROR:
@@ -178,6 +188,9 @@ class NameServer:
             self._deny(response, self._zone)
             return True
         return False
+
+    def _find(self, name: str) -> Found | None:
+        return self._names.find(name) if self._external or self._names.owns(name) else None
 
     @property
     def _zone(self) -> dns.name.Name:
@@ -213,7 +226,7 @@ class NameServer:
                 dns.rrset.from_text(name, TTL_S, dns.rdataclass.IN, dns.rdatatype.CNAME, target.to_text())
             )
             name = target
-            known = self._names.find(found.alias)
+            known = self._find(found.alias)
             if known is None:
                 await self._follow(response, target, kind)
                 return

@@ -22,6 +22,13 @@ class FabricSockets(msgspec.Struct, frozen=True):
     dns_udp: socket.socket
     dns_tcp: socket.socket
     egress: socket.socket
+    proxy_dns_udp: socket.socket
+    proxy_dns_tcp: socket.socket
+
+    @property
+    def all(self) -> tuple[socket.socket, ...]:
+        """Each of them."""
+        return msgspec.structs.astuple(self)
 
 
 def fabric_sockets(run: Path, *, timeout_s: float = 2) -> FabricSockets:
@@ -51,7 +58,9 @@ def _ask(path: Path, timeout_s: float) -> FabricSockets:
                 if not part:
                     raise ConnectionError(f"{path} closed the connection")
                 *lines, data = (data + part).split(b"\n")
-                if any(json.loads(line).get("id") == 1 for line in lines) and len(fds) == 3:
+                if any(json.loads(line).get("id") == 1 for line in lines) and len(fds) == len(
+                    FabricSockets.__struct_fields__
+                ):
                     break
         except BaseException:
             for fd in fds:

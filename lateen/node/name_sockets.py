@@ -17,8 +17,8 @@ ABSENT_S = 0.2
 PRESENT_S = 2.0
 
 
-async def follow_sockets(server: NameServer, run: Path) -> None:
-    """Serves on the sockets of the mesh with that run directory, whichever they are at the time; until cancelled."""
+async def follow_sockets(applications: NameServer, proxies: NameServer, run: Path) -> None:
+    """Serves both on the sockets of the mesh with that run directory, whichever they are now; until cancelled."""
     served: int | None = None
     while True:
         try:
@@ -29,7 +29,8 @@ async def follow_sockets(server: NameServer, run: Path) -> None:
         try:
             inode = os.fstat(found.dns_udp.fileno()).st_ino
             if inode != served:
-                await server.listen(found.dns_udp.detach(), found.dns_tcp.detach())
+                await applications.listen(found.dns_udp.detach(), found.dns_tcp.detach())
+                await proxies.listen(found.proxy_dns_udp.detach(), found.proxy_dns_tcp.detach())
                 served = inode
         finally:
             _close(found)
@@ -37,5 +38,5 @@ async def follow_sockets(server: NameServer, run: Path) -> None:
 
 
 def _close(found: FabricSockets) -> None:
-    for each in (found.dns_udp, found.dns_tcp, found.egress):
+    for each in found.all:
         each.close()

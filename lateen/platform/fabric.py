@@ -28,21 +28,20 @@ def write(path: str, value: str) -> None:
 
 class Fabric:
     """The namespaces this process is in and the sockets opened there: name service (UDP and TCP at the gateway's
-    port 53) and the egress listener. `user` is None for root."""
+    port 53, and at that for proxies) and the egress listener. `user` is None for root."""
 
-    def __init__(
-        self, user: int | None, network: int, dns_udp: socket.socket, dns_tcp: socket.socket, egress: socket.socket
-    ) -> None:
+    SOCKETS = 5
+
+    def __init__(self, user: int | None, network: int, *sockets: socket.socket) -> None:
         self.user = user
         self.network = network
-        self.dns_udp = dns_udp
-        self.dns_tcp = dns_tcp
-        self.egress = egress
+        self._sockets = sockets
 
     @property
-    def sockets(self) -> tuple[int, int, int]:
-        """What agent and forwarder get: DNS over UDP, DNS over TCP, egress listener."""
-        return (self.dns_udp.fileno(), self.dns_tcp.fileno(), self.egress.fileno())
+    def sockets(self) -> tuple[int, ...]:
+        """What agent and forwarder get: DNS over UDP, DNS over TCP, egress listener, DNS for proxies over UDP and
+        over TCP."""
+        return tuple(each.fileno() for each in self._sockets)
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -81,29 +80,36 @@ def make(settings: PlatformSettings) -> Fabric:
         netlink.address(LOOPBACK_INDEX, settings.gateway)
         netlink.unreachable(settings.pod_range)
     nft.Nft().run(nft.fabric(settings))
-    dns_udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    dns_tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     egress = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    dns_udp.bind((settings.gateway, 53))
-    dns_tcp.bind((settings.gateway, 53))
-    dns_tcp.listen(128)
     egress.bind((settings.gateway, settings.egress_port))
     egress.listen(1024)
-    return Fabric(user, os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC), dns_udp, dns_tcp, egress)
+    applications, proxies = (
+        _name_service(settings.gateway, 53),
+        _name_service(settings.gateway, settings.proxy_dns_port),
+    )
+    network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    return Fabric(user, network, *applications, egress, *proxies)
+
+
+def _name_service(address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    udp.bind((address, port))
+    tcp.bind((address, port))
+    tcp.listen(128)
+    return udp, tcp
 
 
 def join(descriptors: tuple[int, ...]) -> Fabric:
     """Enter a fabric that some Pod kept alive, by the descriptors its init gave."""
-    dns_udp, dns_tcp, egress, network, *rest = descriptors
+    sockets, (network, *rest) = descriptors[: Fabric.SOCKETS], descriptors[Fabric.SOCKETS :]
     user = rest[0] if rest else None
     if user is not None:
         syscalls.setns(user, syscalls.CLONE_NEWUSER)
     syscalls.setns(network, syscalls.CLONE_NEWNET)
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)
-    return Fabric(
-        user, network, socket.socket(fileno=dns_udp), socket.socket(fileno=dns_tcp), socket.socket(fileno=egress)
-    )
+    return Fabric(user, network, *(socket.socket(fileno=each) for each in sockets))
 
 
 def disable_ipv6() -> None:

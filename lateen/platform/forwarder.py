@@ -179,7 +179,8 @@ class Forwarder:
                         if task:
                             task.cancel()
                         serving = found
-                        found.dns_tcp.close()
+                        for one in (found.dns_tcp, found.proxy_dns_udp, found.proxy_dns_tcp):
+                            one.close()
                         task = tasks.create_task(accept(found.egress, self._egress.dial))
                         log.info("egress served")
                 if spawner:
@@ -200,7 +201,7 @@ class Forwarder:
 
 def close(sockets: FabricSockets) -> None:
     """Close all of them."""
-    for one in (sockets.dns_udp, sockets.dns_tcp, sockets.egress):
+    for one in sockets.all:
         one.close()
 
 

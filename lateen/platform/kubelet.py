@@ -307,6 +307,7 @@ class PodWorker:
             trust_domain=facts.trust_domain,
             domain=facts.platform.cluster_domain,
             host_sockets={port: str(directory / f"gw-{port}.sock") for port in injected.ports},
+            resolver=f"{facts.platform.gateway}:{facts.platform.proxy_dns_port}",
         )
         config = directory / "envoy.json"
         envoy.write_bootstrap(spec, config)

@@ -72,7 +72,7 @@ def capture(redirect: Redirect, settings: PlatformSettings) -> str:
     meta mark {PROXY_MARK:#x} return
     ip daddr 127.0.0.0/8 return
     oifname "lo" return
-    ip daddr {settings.gateway} tcp dport 53 return
+    ip daddr {settings.gateway} tcp dport {{ 53, {settings.proxy_dns_port} }} return
     {"; ".join(excluded)}
     meta l4proto tcp redirect to :{OUTBOUND_PORT}
   }}
@@ -105,7 +105,7 @@ def fabric(settings: PlatformSettings) -> str:
   chain refuse {{
     type filter hook prerouting priority 0;
     ip daddr {settings.gateway} ct status dnat accept
-    ip daddr {settings.gateway} meta l4proto {{ tcp, udp }} th dport 53 accept
+    ip daddr {settings.gateway} meta l4proto {{ tcp, udp }} th dport {{ 53, {settings.proxy_dns_port} }} accept
     ip daddr {settings.gateway} meta l4proto icmp accept
     ip daddr {settings.gateway} meta l4proto tcp reject with tcp reset
     ip daddr {settings.gateway} reject with icmp type port-unreachable

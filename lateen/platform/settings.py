@@ -18,6 +18,10 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str = "10.88.0.1"
     """The fabric's own address, in pod_range: name server and router of every Pod."""
 
+    proxy_dns_port: int = 15053
+    """Port of the gateway address where proxies ask: there an external host has its real address, not the virtual
+    one that applications get."""
+
     cluster_domain: str = "cluster.local"
     """Suffix of Service names, for the search list of /etc/resolv.conf."""
 

@@ -18,6 +18,7 @@ import dns.rcode
 import dns.resolver
 import pytest
 
+from lateen.node.dns import NameServer
 from lateen.node.names import KINDS
 from lateen.node.resolvers import Resolver, Resolvers
 from tests.unit.node.test_dns import Mesh, Upstream, _found, mesh, upstream
@@ -92,6 +93,15 @@ async def test_names_above_others_exist(bookinfo: Mesh, name: str) -> None:
     assert answer.rcode() == dns.rcode.NOERROR  # else a cache may take all below for absent (RFC 8020)
     assert soa(answer)[0] == "cluster.local."
     assert _found(await bookinfo.ask("cluster.local", "SOA"))[0].startswith("cluster.local. SOA ns.dns.cluster.local.")
+
+
+async def test_proxies_get_real_addresses_of_external_hosts(bookinfo: Mesh, upstream: Upstream) -> None:
+    proxies = NameServer(bookinfo.names, Resolvers((upstream.resolver,)), external=False)
+    for name, address in ((REVIEWS, "10.96.0.5"), ("known.example.com", "192.0.2.1")):
+        bookinfo.names.put("ServiceEntry", entry("shadow", ["known.example.com"], "240.0.0.8"))
+        answer = await proxies.answer(dns.message.make_query(name, "A").to_wire(), tcp=False)
+        assert answer is not None
+        assert _found(dns.message.from_wire(answer)) == [f"{name}. A {address}"]
 
 
 async def test_the_last_name_takes_those_above_it_along(bookinfo: Mesh) -> None:

@@ -138,7 +138,7 @@ async def test_names_are_served_from_outside_by_passed_sockets(mesh: Mesh) -> No
     await loop.sock_sendall(connection, (await loop.sock_recv(connection, 100)).upper())
     output = await running
     connection.close()
-    for one in (sockets.dns_udp, sockets.dns_tcp, sockets.egress):
+    for one in sockets.all:
         one.close()
     assert output.splitlines()[:2] == ["b'BY UDP'", "b'BY TCP'"]
     assert output.splitlines()[2:] == [

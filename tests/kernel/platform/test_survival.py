@@ -32,7 +32,7 @@ async def test_spawner_killed(mesh: Mesh) -> None:
     assert same(sockets, orphaned)
     assert same(sockets, renewed)
     for found in (sockets, orphaned, renewed):
-        for one in (found.dns_udp, found.dns_tcp, found.egress):
+        for one in found.all:
             one.close()
     assert await mesh.fetch(client.uid, "http://10.96.0.1/") == [f"200 server {client.ip}"]
     second = ServiceVip(vip="10.96.0.2", port=80, endpoints=((server.ip, 8080),))

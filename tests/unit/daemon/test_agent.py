@@ -43,7 +43,10 @@ class Network:
         self.port = tcp.getsockname()[1]
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.bind(("127.0.0.1", self.port))
-        self.sockets = [udp, tcp, egress]
+        for_proxies = socket.create_server(("127.0.0.1", 0))
+        also = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        also.bind(for_proxies.getsockname())
+        self.sockets = [udp, tcp, egress, also, for_proxies]
 
     def close(self) -> None:
         for each in self.sockets:
