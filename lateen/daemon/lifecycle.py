@@ -27,6 +27,7 @@ from lateen.daemon import supervisor
 from lateen.daemon.settings import Settings
 from lateen.lib.errors import LateenError
 from lateen.platform import down as platform
+from lateen.platform import paths
 from lateen.platform.paths import marker
 from lateen.platform.preflight import obstacles
 
@@ -76,7 +77,7 @@ async def up(settings: Settings, report: Report, *, demo: bool | None = None) ->
             result = await client.apply(files, namespace="default", author="lateen up")
             if not result.applied:
                 raise LateenError("the demo was refused:\n" + "\n".join(map(str, result.findings)))
-        await _pods_ready(client, deadline, report)
+        await _pods_ready(settings, client, deadline, report)
         if settings.gateway_port and await _has_gateway(client):
             url = f"http://{settings.host}:{settings.gateway_port}/productpage"
             report(f"waiting for {url}")
@@ -172,7 +173,7 @@ async def _control_plane_ready(settings: Settings, client: Client) -> bool:
     return await client.ready()
 
 
-async def _pods_ready(client: Client, deadline: float, report: Report) -> None:
+async def _pods_ready(settings: Settings, client: Client, deadline: float, report: Report) -> None:
     said = ""
     waiting: list[str] = ["no Pod yet"]
     while waiting:
@@ -181,7 +182,8 @@ async def _pods_ready(client: Client, deadline: float, report: Report) -> None:
             int(each["spec"].get("replicas", 1)) for each in await client.list("Deployment") if each.get("spec")
         )
         live = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
-        waiting = [_why_pod(pod) for pod in live if not pod_ready(pod)]
+        here = paths.recorded_pods(settings.run_dir)  # a status may be from before the mesh was last stopped
+        waiting = [_why_pod(pod) for pod in live if not (pod_ready(pod) and pod["metadata"]["uid"] in here)]
         ready = len(live) - len(waiting)
         if len(live) < wanted:
             waiting.append(f"{wanted - len(live)} Pods are not made yet")

@@ -11,6 +11,8 @@ import contextlib
 import os
 from pathlib import Path
 
+_END_BYTES = 400
+
 
 class LogWriter:
     """The log of one container; errors of the disk lose lines, never the container."""
@@ -21,10 +23,18 @@ class LogWriter:
         self._size = 0
         self._fd = -1
         self._path = ""
+        self._end = b""
+
+    @property
+    def last_line(self) -> str:
+        """The last line of this run that says anything; cut where it is long."""
+        lines = [line for each in self._end.splitlines() if (line := each.strip())]
+        return lines[-1].decode(errors="replace") if lines else ""
 
     def begin(self, run: int) -> None:
         """Start the file of another run and remove those before the previous one."""
         self.close()
+        self._end = b""
         self._path = f"{self._directory}/{run}.log"
         with contextlib.suppress(OSError):
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
@@ -35,6 +45,7 @@ class LogWriter:
 
     def write(self, data: bytes) -> None:
         """Append."""
+        self._end = (self._end + data)[-_END_BYTES:]
         if self._fd < 0:
             return
         with contextlib.suppress(OSError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from lateen.platform.pod import Container, ContainerState, Ended, Exec, HttpGet,
 from lateen.platform.process import Started
 from lateen.platform.reactor import READ, Reactor, Timer
 
+_LAST_READS = 64
 START_FAILED = 128
 START_FAILURES = {errno.ENOENT: 127, errno.EACCES: 126, errno.ENOEXEC: 126}  # as shells have it
 
@@ -109,6 +111,7 @@ class Runner:
         self._retry: Timer | None = None
         self._kill: Timer | None = None
         self._why = ""
+        self._output_fd = -1
         self._for_sigterm = False
         self._stopping = False
         self._error = b""
@@ -157,6 +160,7 @@ class Runner:
         self._runs += 1
         self._why = ""
         self._for_sigterm = False
+        self._output_fd = started.output
         self._host.reactor.watch(started.output, READ, lambda events: self._output(started.output))
         self._error_fd = started.error
         self._host.reactor.watch(started.error, READ, lambda events: self._told())
@@ -229,6 +233,16 @@ class Runner:
         else:
             self._host.reactor.forget(fd)
             os.close(fd)
+            if fd == self._output_fd:
+                self._output_fd = -1
+
+    def _last_words(self) -> str:
+        """The last line that the run printed, with what is still in the pipe."""
+        for _ in range(_LAST_READS):  # a child of the program may go on printing
+            if self._output_fd < 0 or not select.select([self._output_fd], [], [], 0)[0]:
+                break
+            self._output(self._output_fd)
+        return self._log.last_line
 
     def _told(self) -> None:
         """The start failed (data) or the program has been executed (the end of the file)."""
@@ -292,7 +306,7 @@ class Runner:
         self._stop_probes()
         code = os.waitstatus_to_exitcode(status)
         code = 128 + signal.SIGTERM if self._for_sigterm else 128 - code if code < 0 else code
-        reason, message = ("Completed", "") if code == 0 else ("Error", self._why)
+        reason, message = ("Completed", "") if code == 0 else ("Error", self._why or self._last_words())
         if self._error:
             number, _, text = self._error.decode(errors="replace").partition(" ")
             reason, message, code = "StartError", text, START_FAILURES.get(int(number), START_FAILED)

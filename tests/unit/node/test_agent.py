@@ -95,6 +95,15 @@ async def test_a_changed_pod_is_served_as_it_is_now(directory: Path) -> None:
         assert not Path(before["sds_socket"]).exists()
 
 
+async def test_a_pod_whose_directory_was_made_anew_is_served_there(directory: Path) -> None:
+    async with running(directory) as control:
+        one = pod(directory, "a")
+        await call(control, "add_pod", pod=one)
+        Path(one["sds_socket"]).unlink()
+        await call(control, "add_pod", pod=one)
+        assert Path(one["sds_socket"]).is_socket()
+
+
 async def test_a_new_agent_takes_up_the_pods_of_the_last(directory: Path) -> None:
     specs = {name: pod(directory, name) for name in ("a", "b", "c")}
     async with running(directory) as control:
