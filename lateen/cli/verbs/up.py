@@ -11,6 +11,7 @@ import click
 
 from lateen.cli.options import mesh, settle
 from lateen.daemon import lifecycle
+from lateen.daemon.settings import read
 
 
 class Progress:
@@ -57,6 +58,7 @@ def command(name: str | None, settings_file: Path | None, demo: bool | None, **f
     finally:
         progress.end()
     progress("ready")
+    settings = read(settings.layout().state / "settings.json")  # a mesh that ran already keeps its own
     print()
     if settings.gateway_port:
         print(f"  demo      http://localhost:{settings.gateway_port}/productpage")
