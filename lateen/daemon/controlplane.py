@@ -28,6 +28,7 @@ from lateen.apiserver.serving import serve, tcp_listener, unix_listener
 from lateen.apiserver.store import Store
 from lateen.console.data import findings_of, mesh_routes
 from lateen.console.pages import Mesh, pages
+from lateen.daemon.addresses import AddressWriter
 from lateen.daemon.analysis import Analysis
 from lateen.daemon.identities import Identities
 from lateen.daemon.inputs import Inputs, initial
@@ -102,6 +103,7 @@ class ControlPlane:
         )
         self._xds = XdsServer(graph, TYPES, scope_of, rule, StoreQuarantine(store))
         self._settled = Settled(self._xds)
+        self._addresses = AddressWriter(store, self._xds.pump)
         self._analysis = Analysis(store, graph, self._xds.pump)
         store.subscribe(Inputs(self._xds.pump.submit))
         self._certificates = CertificateService(ca, tokens, self._identities.certificate_of, domain)
@@ -123,6 +125,7 @@ class ControlPlane:
         async with asyncio.TaskGroup() as parts, contextlib.AsyncExitStack() as stack:
             parts.create_task(self._xds.run(), name="xds")
             parts.create_task(self._metrics.run(), name="metrics")
+            parts.create_task(self._addresses.run(), name="addresses of ServiceEntries")
             parts.create_task(self._analysis.run(), name="analysis")
             await self._settled.wait()
             gc.collect()

@@ -3,7 +3,9 @@
 A service has one full host name. A host claimed several times (a Service and ServiceEntries, in one or more
 namespaces) is a list of candidates: the Kubernetes Service first, then the oldest; who asks gets the one of its
 own namespace, else the first it may see. A ServiceEntry host without addresses gets a virtual one from
-240.240.0.0/16, a function of all such hosts alone, so every replica and restart agrees.
+240.240.0.0/16: the one in the entry's status, else one that is a function of all such hosts, so that every replica
+and restart agrees. What is written to the status (`unwritten_addresses`) stays with its host as long as that lasts:
+no other host's coming or going moves an address that applications have looked up.
 
 Source: https://istio.io/latest/docs/reference/config/networking/service-entry/
 """
@@ -192,6 +194,38 @@ def auto_address(q: Q, host: str) -> str | None:
     return q(_auto_addresses).get(host)
 
 
+def unwritten_addresses(q: Q) -> tuple[tuple[Ref, tuple[tuple[str, str], ...]], ...]:
+    """ServiceEntries whose status has other addresses than they have: each with its hosts and their addresses."""
+    found: list[tuple[Ref, tuple[tuple[str, str], ...]]] = []
+    for namespace, name, written in q(_written):
+        wanted = q(_addresses_of, namespace, name)
+        if wanted != written:
+            found.append((ref_of(ServiceEntry, namespace, name), wanted))
+    return tuple(found)
+
+
+def _addresses_of(q: Q, namespace: str, name: str) -> tuple[tuple[str, str], ...]:
+    found = get(q, ServiceEntry, namespace, name)
+    if found is None or not _wants_address(found):
+        return ()
+    hosts = dict.fromkeys(host.lower() for host in found.spec.hosts)
+    return tuple((host, address) for host in hosts if (address := q(auto_address, host)) is not None)
+
+
+def _written(q: Q) -> tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]:
+    """Each ServiceEntry's namespace and name, and the hosts and addresses of its status; the oldest first."""
+    found = [
+        (
+            each.metadata.creation_timestamp or "9999",
+            each.namespace,
+            each.name,
+            tuple((address.host or "", address.value) for address in each.status.addresses),
+        )
+        for each in everywhere(q, ServiceEntry)
+    ]
+    return tuple((namespace, name, written) for _, namespace, name, written in sorted(found))
+
+
 def selected_by(q: Q, namespace: str, labels: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     """Hosts of the services in a namespace whose selector picks workloads with those labels, sorted."""
     own = set(labels)
@@ -213,13 +247,34 @@ def _selectors(q: Q, namespace: str) -> tuple[tuple[str, tuple[tuple[str, str], 
 
 
 def _auto_addresses(q: Q) -> Mapping[str, str]:
+    hosts = q(_hosts_without_address)
     taken: dict[int, str] = {}
-    for host in q(_hosts_without_address):
+    placed: set[str] = set()
+    known = frozenset(hosts)
+    for _, _, written in q(_written):
+        for host, address in written:
+            slot = _slot(address)
+            if host in known and host not in placed and slot is not None and slot not in taken:
+                taken[slot] = host
+                placed.add(host)
+    for host in hosts:
+        if host in placed:
+            continue
         slot = int.from_bytes(hashlib.sha256(host.encode()).digest()[:4]) % _SLOTS
         while slot in taken:  # another host of the same hash: the next free address
             slot = (slot + 1) % _SLOTS
         taken[slot] = host
     return {host: f"240.240.{(slot + 1) >> 8}.{(slot + 1) & 255}" for slot, host in taken.items()}
+
+
+def _slot(address: str) -> int | None:
+    """The slot of an automatic address; None for any other text."""
+    first, _, rest = address.partition("240.240.")
+    high, _, low = rest.partition(".")
+    if first or not (high.isascii() and low.isascii() and high.isdigit() and low.isdigit()):
+        return None
+    slot = (int(high) << 8) + int(low) - 1
+    return slot if int(low) < 256 and 0 <= slot < _SLOTS else None
 
 
 def _hosts_without_address(q: Q) -> tuple[str, ...]:

@@ -42,6 +42,15 @@ metadata: {name: revews}
 spec:
   ports: [{name: http, port: 80}]
 """
+EXTERNAL = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api}
+spec:
+  hosts: [api.example, www.example]
+  resolution: DNS
+  ports: [{name: https, number: 443, protocol: TLS}]
+"""
 
 
 def free_port() -> int:
@@ -126,6 +135,32 @@ async def test_after_kill_9_it_is_the_same_mesh(plane: ControlPlane) -> None:
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["spec"] == before["spec"]
     assert (plane.layout.ca / "root-cert.pem").read_bytes() == root
+
+
+async def test_external_hosts_get_addresses_that_stay(plane: ControlPlane) -> None:
+    entry = EXTERNAL
+    assert (await plane.client.apply([("e.yaml", entry)])).applied
+
+    async def addresses() -> dict[str, str]:
+        status: Json = (await plane.client.get("se", "api")).get("status") or {}
+        return {each["host"]: each["value"] for each in status.get("addresses", ())}
+
+    async with asyncio.timeout(20):
+        while len(before := await addresses()) != 2:
+            await asyncio.sleep(0.02)
+    assert all(each.startswith("240.240.") for each in before.values())
+    plane.kill()
+    await plane.up()
+    assert await addresses() == before
+    assert (await plane.client.apply([("e.yaml", entry.replace("[api.example, ", "["))])).applied
+    async with asyncio.timeout(20):
+        while await addresses() != {"www.example": before["www.example"]}:
+            await asyncio.sleep(0.02)
+    label = "{name: api, labels: {networking.istio.io/enable-autoallocate-ip: 'false'}}"
+    assert (await plane.client.apply([("e.yaml", entry.replace("{name: api}", label))])).applied
+    async with asyncio.timeout(20):
+        while await addresses():
+            await asyncio.sleep(0.02)
 
 
 async def test_a_second_one_on_the_same_store_ends_with_the_reason(plane: ControlPlane) -> None:

@@ -11,7 +11,15 @@ from lateen.engine import Graph
 from lateen.model.endpoints import endpoints, identities
 from lateen.model.hosts import covers, most_specific, parse_service_host, resolve
 from lateen.model.protocols import Protocol, port_protocol
-from lateen.model.services import MeshService, Resolution, candidates, service, service_for
+from lateen.model.services import (
+    MeshService,
+    Resolution,
+    auto_address,
+    candidates,
+    service,
+    service_for,
+    unwritten_addresses,
+)
 from lateen.model.visibility import Client, visible, visible_services
 from tests.configuration import graph_of
 
@@ -91,6 +99,40 @@ def test_automatic_addresses_depend_on_the_hosts_alone() -> None:
     assert addresses(graph_of(*reversed(texts))) == first
     assert len(set(first)) == len(hosts)
     assert all(each.startswith("240.240.") for each in first)
+
+
+def _status(text: str, *addresses: str) -> str:
+    lines = ", ".join(f"{{host: {host}, value: {value}}}" for host, _, value in (a.partition("=") for a in addresses))
+    return text.removesuffix("---\n").rstrip("-\n ") + f"\nstatus: {{addresses: [{lines}]}}\n---\n"
+
+
+def test_an_address_that_was_written_stays_whoever_comes_or_goes() -> None:
+    """Hosts whose hashes meet: the one that has the address keeps it, though the other comes first by name."""
+    hosts = [f"h{number}.example" for number in range(2000)]
+    slots: dict[str, list[str]] = {}
+    for host in hosts:
+        alone = graph_of(_entry("e", host)).pull(service, host)
+        assert alone is not None
+        slots.setdefault(alone.addresses[0], []).append(host)
+    address, (first, second, *_) = next((key, sorted(each)) for key, each in slots.items() if len(each) > 1)
+    old = _status(_entry("old", second), f"{second}={address}")
+    both = graph_of(old, _entry("new", first))
+    assert both.pull(auto_address, second) == address
+    assert both.pull(auto_address, first) not in (address, None)
+    assert [ref.name for ref, _ in both.pull(unwritten_addresses)] == ["new"]
+
+
+def test_what_is_written_is_put_right() -> None:
+    graph = graph_of(
+        _status(_entry("mine", "a.example"), "a.example=240.240.1.1"),
+        _status(_entry("stolen", "b.example"), "b.example=240.240.1.1"),
+        _status(_entry("odd", "c.example"), "c.example=240.240.999.1"),
+        _status(_entry("over", "d.example", ", addresses: [192.0.2.7]"), "d.example=240.240.1.9"),
+    )
+    wanted = {ref.name: dict(addresses) for ref, addresses in graph.pull(unwritten_addresses)}
+    assert wanted.keys() == {"stolen", "odd", "over"}
+    assert wanted["over"] == {}
+    assert wanted["stolen"]["b.example"] not in ("240.240.1.1", wanted["odd"]["c.example"])
 
 
 def test_said_addresses_stay() -> None:
