@@ -9,10 +9,10 @@ import asyncio
 import contextlib
 import signal
 
-from lateen.daemon.node import platform_settings
 from lateen.daemon.process import enter
 from lateen.daemon.settings import Settings
 from lateen.platform.forwarder import Forwarder
+from lateen.platform.settings import of_ranges
 
 
 async def run(settings: Settings) -> None:
@@ -22,7 +22,8 @@ async def run(settings: Settings) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     listen = [(settings.host, port) for port in (settings.gateway_port, settings.https_port) if port]
     with contextlib.suppress(asyncio.CancelledError):
-        await Forwarder(settings.layout().run, listen, (), platform_settings(settings).host_address).run()
+        host_address = of_ranges(settings.pod_range, settings.vip_range).host_address
+        await Forwarder(settings.layout().run, listen, (), host_address).run()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
@@ -29,23 +28,11 @@ from lateen.platform.controllers.cluster import Cluster
 from lateen.platform.host_ports import HostPorts
 from lateen.platform.kubelet import Facts, Kubelet
 from lateen.platform.sandbox import Platform
-from lateen.platform.settings import PlatformSettings
+from lateen.platform.settings import of_ranges
 
 RETRY_S = 1.0
 
 _log = structlog.stdlib.get_logger("lateen.node")
-
-
-def platform_settings(settings: Settings) -> PlatformSettings:
-    """The local platform's part of the mesh's settings: the first address of the Pods' range is the gateway, the last
-    but one stands for the machine."""
-    network = ipaddress.IPv4Network(settings.pod_range)
-    return PlatformSettings(
-        pod_range=settings.pod_range,
-        vip_range=settings.vip_range,
-        gateway=str(network[1]),
-        host_address=str(network[-2]),
-    )
 
 
 def host_ports(settings: Settings) -> dict[int, int]:
@@ -56,7 +43,7 @@ def host_ports(settings: Settings) -> dict[int, int]:
 
 async def serve(settings: Settings) -> None:
     """Runs the node until cancelled."""
-    layout, addresses = settings.layout(), platform_settings(settings)
+    layout, addresses = settings.layout(), of_ranges(settings.pod_range, settings.vip_range)
     facts = Facts(node_name=socket.gethostname(), layout=layout, envoy_binary=envoy_binary(), platform=addresses)
     cluster = Cluster(work.KINDS)
     platform = Platform(layout, addresses)

@@ -3,6 +3,8 @@ no address here is ever put into the host's own network."""
 
 from __future__ import annotations
 
+import ipaddress
+
 import msgspec
 
 
@@ -46,3 +48,11 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     log_bytes: int = 10_000_000
     """Size at which a container's log file is turned over; one older file is kept."""
+
+
+def of_ranges(pod_range: str, vip_range: str) -> PlatformSettings:
+    """Settings for these ranges: the first address of the Pods' is the gateway, the last but one the machine."""
+    network = ipaddress.IPv4Network(pod_range)
+    return PlatformSettings(
+        pod_range=pod_range, vip_range=vip_range, gateway=str(network[1]), host_address=str(network[-2])
+    )
