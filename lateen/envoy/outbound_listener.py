@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from envoy.config.core.v3.address_pb2 import CidrRange
 from envoy.config.core.v3.base_pb2 import OUTBOUND
 from envoy.config.listener.v3.listener_components_pb2 import FilterChain
 from envoy.config.listener.v3.listener_pb2 import Listener
@@ -88,23 +89,28 @@ def outbound_resource(q: Q, client: Client, labels: Labels, name: str) -> Resour
 
 
 def _add_stream(q: Q, client: Client, listener: Listener, intent: OutboundListener, stream: StreamRoute) -> None:
-    if stream.server_names or stream.subnets:
+    if stream.server_names or stream.subnets or stream.sources:
         chain: FilterChain = listener.filter_chains.add()
         match = chain.filter_chain_match
         if stream.server_names:
             match.transport_protocol = TLS
             match.server_names.extend(stream.server_names)
         for each in stream.subnets:
-            network = ipaddress.ip_network(each, strict=False)
-            written = match.prefix_ranges.add()
-            written.address_prefix = str(network.network_address)
-            written.prefix_len.value = network.prefixlen
+            _set_range(match.prefix_ranges.add(), each)
+        for each in stream.sources:
+            _set_range(match.source_prefix_ranges.add(), each)
     elif not listener.HasField("default_filter_chain"):
         chain = listener.default_filter_chain
     else:
         return
     chain.name = intent.name
     add_stream(q, client, chain, stream.destinations)
+
+
+def _set_range(written: CidrRange, said: str) -> None:
+    network = ipaddress.ip_network(said, strict=False)
+    written.address_prefix = str(network.network_address)
+    written.prefix_len.value = network.prefixlen
 
 
 def _listener(name: str, address: str, port: int) -> Listener:

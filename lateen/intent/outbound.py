@@ -145,12 +145,12 @@ def _streams(
 
 def distinct(streams: Iterable[StreamRoute]) -> Iterable[StreamRoute]:
     """The streams without what an earlier one took: Envoy refuses two filter chains for one match."""
-    taken: set[tuple[str, str]] = set()
+    taken: set[tuple[str, str, str]] = set()
     for each in streams:
-        ranges = each.subnets or ("",)
+        ranges = [(place, source) for place in each.subnets or ("",) for source in each.sources or ("",)]
         names = tuple(
-            name for name in each.server_names or ("",) if not any((name, place) in taken for place in ranges)
+            name for name in each.server_names or ("",) if not any((name, *place) in taken for place in ranges)
         )
         if names:
-            taken.update((name, place) for name in names for place in ranges)
+            taken.update((name, *place) for name in names for place in ranges)
             yield msgspec.structs.replace(each, server_names=tuple(name for name in names if name))

@@ -32,13 +32,14 @@ from lateen.model.workloads import Labels
 
 
 class StreamRoute(msgspec.Struct, frozen=True):
-    """Connections to one of the `server_names` (any when empty) in one of the `subnets` (any when empty) go to the
-    destinations by weight. Routes are tried in order."""
+    """Connections to one of the `server_names` in one of the `subnets`, from one of the `sources` (any when empty), go
+    to the destinations by weight. Routes are tried in order."""
 
     destinations: tuple[Destination, ...]
     source: Ref
     server_names: tuple[str, ...] = ()
     subnets: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
 
 def tls_routes(q: Q, client: Client, labels: Labels, host: str, port: int) -> tuple[StreamRoute, ...]:
@@ -90,6 +91,14 @@ def _tcp(q: Q, client: Client, ref: Ref, who: Reader, port: int) -> tuple[Stream
     for rule in q(tcp_rules, ref, who, port):
         to = destinations(q, client, counted(rule.route), port)
         if to:
-            found += [StreamRoute(to, ref, subnets=each.destination_subnets) for each in rule.match]
+            found += [
+                StreamRoute(
+                    to,
+                    ref,
+                    subnets=each.destination_subnets,
+                    sources=(each.source_subnet,) if each.source_subnet else (),
+                )
+                for each in rule.match
+            ]
             found += [] if rule.match else [StreamRoute(to, ref)]
     return tuple(found)

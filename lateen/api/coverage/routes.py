@@ -11,7 +11,6 @@ MISSING: Final[Mapping[str, tuple[str, ...]]] = {
     "VirtualService": (
         "spec.http[].fault.abort.http2Error",
         "spec.http[].fault.delay.exponentialDelay",
-        "spec.tcp[].match[].sourceSubnet",
     ),
 }
 

@@ -1,0 +1,73 @@
+"""What a row of the coverage table is: one field, two documents that differ in it alone, and what that changes.
+
+`probe` asks the real Envoy something and returns a plain value; it must return `before` with the first document and
+`after` with the second. `Refusal` is the other way to be covered: the finding that says that a field has no effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.coverage.fields import Json, general, value_at, with_value
+from tests.lab.lab import Lab
+
+Probe = Callable[[Lab], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`place` is where the field stands in `document`, `value` what it is there in the second document (None: it is
+    only in the first). `beside` are further YAML documents, the same both times."""
+
+    kind: str
+    place: str
+    document: Json
+    value: Any
+    probe: Probe
+    before: Any
+    after: Any
+    beside: str = ""
+    long: bool = False
+
+    @property
+    def changed(self) -> Json:
+        """The second document."""
+        return with_value(self.document, self.place, self.value)
+
+    @property
+    def id(self) -> str:
+        """The name of the test, in brackets after its function."""
+        return f"{self.kind}-{self.place.removeprefix('spec.')}={self.value}"
+
+    def covers(self) -> set[tuple[str, str]]:
+        """The field, and as values those of both documents."""
+        path = general(self.place)
+        values = (value_at(self.document, self.place), self.value)
+        return {(self.kind, path), *((self.kind, f"{path}={each}") for each in values if each is not None)}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A document with the field, and the code of the finding about it."""
+
+    kind: str
+    place: str
+    document: Json
+    value: Any
+    code: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind}-{self.place.removeprefix('spec.')}={self.value}"
+
+    def covers(self) -> set[tuple[str, str]]:
+        path = general(self.place)
+        return {(self.kind, path), (self.kind, f"{path}={self.value}")}
+
+
+def new(kind: str, name: str, spec: Json, namespace: str = "default") -> Json:
+    """An object of networking.istio.io."""
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": metadata, "spec": spec}

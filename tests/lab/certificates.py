@@ -1,0 +1,77 @@
+"""Certificates of a lab, as files: two authorities, servers' and clients' leaves, a revocation list."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import yaml
+
+from tests.envoy.certificates import Authority
+
+
+class Certificates:
+    """`NAME.pem` and `NAME.key` in a directory; `root` and `other` are authorities."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._leaves: list[str] = []
+        self.authorities = {"root": Authority("root"), "other": Authority("other")}
+        for name, authority in self.authorities.items():
+            (directory / f"{name}.pem").write_bytes(authority.pem)
+        self.leaf("server", "root", "reviews", "reviews.default.svc.cluster.local", "outside.test", "*.outside.test")
+        self.leaf("edge", "root", "shop.test", "*.shop.test")
+        self.leaf("client", "root", "client.test", uri="spiffe://cluster.local/ns/default/sa/client")
+        self.leaf("stranger", "other", "stranger.test")
+
+    def leaf(self, name: str, authority: str, *dns: str, uri: str = "") -> None:
+        """Makes a certificate and its key."""
+        chain, key = self.authorities[authority].leaf(uri, *dns)
+        self._leaves.append(name)
+        (self.directory / f"{name}.pem").write_bytes(chain)
+        (self.directory / f"{name}.key").write_bytes(key)
+
+    def path(self, name: str) -> str:
+        """A file by its name, such as `root.pem`."""
+        return str(self.directory / name)
+
+    def secrets(self) -> str:
+        """Secrets of the gateway's namespace and of the application's, as YAML: one for each leaf, with the root of
+        the clients it takes."""
+        found: list[str] = []
+        for name in self._leaves:
+            data = {
+                "tls.crt": self.read(f"{name}.pem"),
+                "tls.key": self.read(f"{name}.key"),
+                "ca.crt": self.read("root.pem"),
+            }
+            for namespace in ("istio-system", "default"):
+                metadata = {"name": name, "namespace": namespace}
+                found.append(
+                    yaml.safe_dump({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data})
+                )
+        return "---\n".join(found)
+
+    def read(self, name: str) -> str:
+        """The text of a file."""
+        return (self.directory / name).read_text()
+
+    def server_context(self, _server: str) -> ssl.SSLContext:
+        """How the servers of the lab answer a handshake: they take a client's certificate and don't ask for one."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.path("server.pem"), self.path("server.key"))
+        context.load_verify_locations(self.path("root.pem"))
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        return context
+
+    def client_context(self, name: str = "", alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
+        """A client that trusts `root` and shows the certificate of that name, if any."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.load_verify_locations(self.path("root.pem"))
+        if name:
+            context.load_cert_chain(self.path(f"{name}.pem"), self.path(f"{name}.key"))
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        return context

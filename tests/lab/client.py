@@ -1,0 +1,145 @@
+"""Requests in a lab: one function per way to ask, each returning plain values that tests compare."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.lab.lab import OUTSIDE, Lab
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client got; status 0 when no answer came. `seen` is what the server said it saw."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    seconds: float
+
+    @property
+    def seen(self) -> Json:
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return {}
+
+    @property
+    def server(self) -> str:
+        return self.headers.get("x-server", "")
+
+
+class Caller:
+    """A client with one HTTP/1.1 connection."""
+
+    def __init__(self, lab: Lab, host: str, port: int = 9080, **how: Any) -> None:
+        self._connection = http.client.HTTPConnection("unused", timeout=20)
+        self._connection.sock = lab.connect(host, port, **how)
+
+    def __enter__(self) -> Caller:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def ask(
+        self, path: str = "/", authority: str = "", method: str = "GET", headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """One request. OSError and HTTPException become an answer with status 0."""
+        started = time.monotonic()
+        try:
+            self._connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+            for name, value in {"host": authority, **(headers or {})}.items():
+                self._connection.putheader(name, value)
+            self._connection.endheaders()
+            response = self._connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            return Answer(0, {}, repr(error).encode(), time.monotonic() - started)
+        names: dict[str, str] = {}
+        for name, value in response.getheaders():
+            names[name.lower()] = f"{names[name.lower()]},{value}" if name.lower() in names else value
+        return Answer(response.status, names, body, time.monotonic() - started)
+
+
+def ask(
+    lab: Lab,
+    host: str = "reviews",
+    path: str = "/",
+    port: int = 9080,
+    method: str = "GET",
+    authority: str = "",
+    headers: Mapping[str, str] | None = None,
+    **how: Any,
+) -> Answer:
+    """One request on a connection of its own; the authority is the host's name unless said otherwise."""
+    try:
+        caller = Caller(lab, host, port, **how)
+    except (OSError, ssl.SSLError) as error:
+        return Answer(0, {}, repr(error).encode(), 0)
+    with caller:
+        return caller.ask(path, authority or host, method, headers)
+
+
+def outside(lab: Lab, host: str = "10.88.0.5", **more: Any) -> Answer:
+    """One request of a client without a proxy, to the application."""
+    return ask(lab, host, mark=OUTSIDE, **more)
+
+
+def shares(lab: Lab, times: int, host: str = "reviews", **more: Any) -> Counter[str]:
+    """Who answered how many of many requests on one connection; failures by status."""
+    found: Counter[str] = Counter()
+    authority = more.pop("authority", "") or host
+    headers = more.pop("headers", None)
+    path = more.pop("path", "/")
+    with Caller(lab, host, **more) as caller:
+        for _ in range(times):
+            answer = caller.ask(path, authority, headers=headers)
+            found[answer.server if answer.status == 200 else str(answer.status)] += 1
+    return found
+
+
+def at_once(lab: Lab, times: int, **more: Any) -> list[Answer]:
+    """Several requests at the same time, each on a connection of its own."""
+    answers: list[Answer] = []
+    threads = [threading.Thread(target=lambda: answers.append(ask(lab, **more)), daemon=True) for _ in range(times)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    return answers
+
+
+def line(lab: Lab, host: str = "reviews", port: int = 9000, say: str = "hello", **how: Any) -> Json:
+    """Says a line and reads the answer of a server of lines: what it saw, or {} when none came."""
+    try:
+        with lab.connect(host, port, **how) as one:
+            return exchange(one, say)
+    except OSError:
+        return {}
+
+
+def exchange(one: socket.socket, say: str = "hello") -> Json:
+    """Says a line on an open connection and reads what the server saw; {} when the connection ends."""
+    try:
+        if say:
+            one.sendall(say.encode() + b"\n")
+        text = b""
+        while not text.endswith(b"\n"):
+            more = one.recv(65536)
+            if not more:
+                return {}
+            text += more
+        return json.loads(text)
+    except OSError:
+        return {}
