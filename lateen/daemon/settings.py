@@ -6,11 +6,12 @@ started with that file and reads nothing else, so all of them agree, also after 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -20,6 +21,10 @@ from lateen.lib.layout import Layout
 
 class SettingsError(LateenError):
     """A setting that is unknown or has an impossible value."""
+
+
+_SMALLEST_RANGE = 24
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,19 +43,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host: str = "127.0.0.1"
     """Where host ports listen. Anything but loopback opens the gateway to the network."""
 
-    gateway_port: int = 8080
+    gateway_port: Port = 8080
     """The ingress gateway's port 8080 on the machine; 0: off."""
 
-    https_port: int = 8443
+    https_port: Port = 8443
     """The ingress gateway's port 8443 on the machine; 0: off."""
 
-    console_port: int = 20001
+    console_port: Port = 20001
     """The control plane's pages, on loopback always; 0: off."""
 
-    xds_port: int = 15012
+    xds_port: Port = 15012
     """xDS and CA with TLS, on loopback always; 0: off (the mesh's own proxies use a Unix socket)."""
 
-    plaintext_xds_port: int = 0
+    plaintext_xds_port: Port = 0
     """xDS without authentication, on loopback, for tools; 0: off."""
 
     pod_range: str = "10.88.0.0/16"
@@ -87,6 +92,7 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
             f"the mesh name {settings.name!r} is not lower case letters, digits and dashes, at most 20",
             remedy="choose another --name",
         )
+    _check_addresses(settings)
     uid = os.getuid()
     state_home = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME", "/")) / ".local/state")
     runtime = environ.get("XDG_RUNTIME_DIR")
@@ -98,10 +104,30 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
     )
 
 
+def _check_addresses(settings: Settings) -> None:
+    try:
+        ipaddress.ip_address(settings.host)
+    except ValueError:
+        raise SettingsError(f"host: {settings.host!r} is no address", remedy="an address such as 127.0.0.1") from None
+    ranges: dict[str, ipaddress.IPv4Network] = {}
+    for name in ("pod_range", "vip_range"):
+        text: str = getattr(settings, name)
+        try:
+            ranges[name] = ipaddress.IPv4Network(text)
+        except ValueError as error:
+            raise SettingsError(f"{name}: {error}", remedy="an IPv4 range such as 10.88.0.0/16") from None
+        if ranges[name].prefixlen > _SMALLEST_RANGE:
+            raise SettingsError(f"{name}: {text} has too few addresses", remedy=f"/{_SMALLEST_RANGE} or larger")
+    if ranges["pod_range"].overlaps(ranges["vip_range"]):
+        raise SettingsError("pod_range and vip_range overlap", remedy="choose ranges that have no address in common")
+
+
 def read(path: Path) -> Settings:
     """The settled settings that `write` left. SettingsError when the file is missing or broken."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Settings)
+    except FileNotFoundError:
+        raise SettingsError(f"there is no mesh in {path.parent}", remedy="start it with `lateen up`") from None
     except (OSError, msgspec.DecodeError) as error:
         raise SettingsError(f"{path}: {error}", remedy="start the mesh with `lateen up`") from None
 

@@ -39,6 +39,12 @@ def test_directories_by_default_and_when_given(tmp_path: Path) -> None:
         ("", {"LATEEN_GATEWAY_PORT": "x"}, {}, "LATEEN_GATEWAY_PORT=x"),
         ("", {}, {"name": "Not A Name"}, "Not A Name"),
         ("", {}, {"name": "a" * 21}, "at most 20"),
+        ("", {"LATEEN_GATEWAY_PORT": "65536"}, {}, "LATEEN_GATEWAY_PORT=65536"),
+        ("https_port: -1", {}, {}, "https_port"),
+        ("host: everywhere", {}, {}, "everywhere"),
+        ("pod_range: 10.88.0.0", {}, {}, "too few"),
+        ("pod_range: 10.88.1.0/16", {}, {}, "pod_range"),
+        ("", {"LATEEN_VIP_RANGE": "10.88.8.0/24"}, {}, "overlap"),
     ],
 )
 def test_what_is_wrong_is_named_with_where_it_came_from(
