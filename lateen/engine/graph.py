@@ -278,8 +278,7 @@ class Graph:
         The caller may stop between two items, commit, and go on later: nothing is lost.
         """
         while self._pending:
-            node = next(iter(self._pending))
-            del self._pending[node]
+            node, _ = self._pending.popitem()
             with contextlib.suppress(Exception):
                 self._pull(node)
             if (watch := node.watch) is not None and node.changed_at > watch.reported_at:

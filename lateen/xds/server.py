@@ -189,9 +189,8 @@ class XdsServer:
             self.pump.wake()
 
     def _flush(self) -> Iterator[None]:
-        while self._ready:
-            stream = next(iter(self._ready))
-            del self._ready[stream]
+        ready, self._ready = self._ready, {}
+        for stream in ready:
             stream.flush()
             yield
 
