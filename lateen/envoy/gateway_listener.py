@@ -21,15 +21,18 @@ from lateen.envoy.access_log import add_access_log
 from lateen.envoy.filters import TLS, add_proxy_protocol, add_tls_inspector
 from lateen.envoy.http_manager import http_manager
 from lateen.envoy.resource import Resource, resource
+from lateen.envoy.security_filters import add_network_security
 from lateen.envoy.stream import add_stream
 from lateen.envoy.tls import set_socket, termination
 from lateen.features.feature import Direction
 from lateen.intent.outbound import distinct
 from lateen.intent.scope import HostSocket, Scope
+from lateen.intent.security import Security, security
 from lateen.intent.stream import StreamRoute, gateway_tcp_routes, gateway_tls_routes
 from lateen.lib.ids import Ref
 from lateen.model.gateways import GatewayServer, ServerKind, gateway_servers
 from lateen.model.mesh import access_log, mesh_ref, trust_domains
+from lateen.model.policy_attachment import Workloads
 from lateen.model.visibility import Client, client_of
 
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 (gateways listen to everybody)
@@ -65,6 +68,9 @@ def _listener_of(
 ) -> Resource | None:
     servers = [each for each in q(gateway_servers, namespace, labels) if _name(each) == name]
     client = q(client_of, namespace, labels, True)
+    enforced = q(security, Workloads(namespace, labels, True))
+    if socket is not None:
+        enforced = enforced.at_port(socket.port)
     listener = Listener()
     listener.traffic_direction = OUTBOUND
     if socket is not None:
@@ -77,10 +83,10 @@ def _listener_of(
         address, _, port = name.rpartition("_")
         listener.address.socket_address.address = address
         listener.address.socket_address.port_value = int(port)
-    origins: list[Ref] = []
+    origins: list[Ref] = [*enforced.origins]
     for server in servers:
         origins.append(server.gateway)
-        origins += _add_server(q, client, listener, server)
+        origins += _add_server(q, client, listener, server, enforced)
     if not listener.filter_chains:
         return None
     if any(each.kind not in (ServerKind.HTTP, ServerKind.TCP) for each in servers):
@@ -90,7 +96,7 @@ def _listener_of(
     return resource(listener.name, body, tuple(dict.fromkeys((*origins, mesh_ref()))))
 
 
-def _add_server(q: Q, client: Client, listener: Listener, server: GatewayServer) -> list[Ref]:
+def _add_server(q: Q, client: Client, listener: Listener, server: GatewayServer, enforced: Security) -> list[Ref]:
     """Adds the chains of a server, as far as no earlier server took their server names; returns what else decided
     them."""
     match server.kind:
@@ -98,7 +104,7 @@ def _add_server(q: Q, client: Client, listener: Listener, server: GatewayServer)
             if not listener.filter_chains:
                 chain = listener.filter_chains.add()
                 chain.name = listener.name
-                chain.filters.append(_manager(q, listener, server))
+                chain.filters.append(_manager(q, listener, server, enforced))
             return []
         case ServerKind.HTTPS | ServerKind.TLS:
             streams = q(gateway_tcp_routes, client, server)[:1]
@@ -110,25 +116,37 @@ def _add_server(q: Q, client: Client, listener: Listener, server: GatewayServer)
             http = server.kind is ServerKind.HTTPS
             set_socket(terminated.transport_socket, termination(server.tls, q(trust_domains), http=http))
             if http:
-                terminated.filters.append(_manager(q, listener, server))
+                terminated.filters.append(_manager(q, listener, server, enforced))
             else:
-                add_stream(q, client, terminated, streams[0].destinations)
+                _add_stream(q, client, terminated, streams[0], enforced, tls=True)
             return [each.source for each in streams] if not http else []
         case ServerKind.PASSTHROUGH:
             streams = q(gateway_tls_routes, client, server)
         case ServerKind.TCP:
             streams = q(gateway_tcp_routes, client, server)[:1]
-    return _add_streams(q, client, listener, server, streams)
+    return _add_streams(q, client, listener, server, streams, enforced)
 
 
 def _add_streams(
-    q: Q, client: Client, listener: Listener, server: GatewayServer, streams: tuple[StreamRoute, ...]
+    q: Q,
+    client: Client,
+    listener: Listener,
+    server: GatewayServer,
+    streams: tuple[StreamRoute, ...],
+    enforced: Security,
 ) -> list[Ref]:
     for each in distinct(streams):
         chain = _chain(listener, server, tuple(name for name in each.server_names if name != "*"))
         if chain is not None:
-            add_stream(q, client, chain, each.destinations)
+            _add_stream(q, client, chain, each, enforced, tls=False)
     return [each.source for each in streams]
+
+
+def _add_stream(
+    q: Q, client: Client, chain: FilterChain, stream: StreamRoute, enforced: Security, *, tls: bool
+) -> None:
+    waits = add_network_security(chain, enforced, tls=tls, settable=False)
+    add_stream(q, client, chain, stream.destinations, waits=waits)
 
 
 def _chain(listener: Listener, server: GatewayServer, names: tuple[str, ...]) -> FilterChain | None:
@@ -146,8 +164,8 @@ def _chain(listener: Listener, server: GatewayServer, names: tuple[str, ...]) ->
     return chain
 
 
-def _manager(q: Q, listener: Listener, server: GatewayServer) -> Filter:
-    return http_manager(q, Direction.GATEWAY, f"outbound_{listener.name}", server.route, tls=True)
+def _manager(q: Q, listener: Listener, server: GatewayServer, enforced: Security) -> Filter:
+    return http_manager(q, Direction.GATEWAY, f"outbound_{listener.name}", server.route, tls=True, security=enforced)
 
 
 def _name(server: GatewayServer) -> str:

@@ -42,22 +42,25 @@ def inbound_tcp_proxy(q: Q, cluster: str, *, tls: bool, waits: bool = False) -> 
     """
     proxy = _proxy(cluster, cluster)
     if waits:
-        proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_DATA
-        proxy.max_early_data_bytes.value = EARLY_DATA_BYTES
+        _wait(proxy)
     elif tls:
         proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE
         proxy.max_early_data_bytes.value = 0
     return _filter(q, proxy)
 
 
-def add_stream(q: Q, client: Client, chain: FilterChain, destinations: Sequence[Destination]) -> None:
-    """Adds the filters that pass connections on to outbound clusters by weight."""
+def add_stream(
+    q: Q, client: Client, chain: FilterChain, destinations: Sequence[Destination], *, waits: bool = False
+) -> None:
+    """Adds the filters that pass connections on to outbound clusters by weight; `waits` as above."""
     intents = [q(outbound_cluster, client, each.cluster) for each in destinations]
     first = intents[0] if intents else None
     if any(each is not None and each.protocol is Protocol.AUTO for each in intents):
         # The cluster of a port whose protocol is found out announces HTTP; these connections carry something else.
         chain.filters.append(_announce_tcp())
     proxy = _proxy(destinations[0].cluster, destinations[0].cluster if len(destinations) == 1 else "")
+    if waits:
+        _wait(proxy)
     if len(destinations) > 1:
         for each in destinations:
             weighted = proxy.weighted_clusters.clusters.add()
@@ -74,6 +77,11 @@ def _proxy(stat_prefix: str, cluster: str) -> TcpProxy:
     if cluster:
         proxy.cluster = cluster
     return proxy
+
+
+def _wait(proxy: TcpProxy) -> None:
+    proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_DATA
+    proxy.max_early_data_bytes.value = EARLY_DATA_BYTES
 
 
 def _filter(q: Q, proxy: TcpProxy) -> Filter:

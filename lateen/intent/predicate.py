@@ -171,3 +171,18 @@ def disjunction(items: Iterable[Predicate]) -> Predicate:
     """Any of them, without needless nesting."""
     found = tuple(items)
     return found[0] if len(found) == 1 else Some(found)
+
+
+def at_port(predicate: Predicate, port: int) -> Predicate:
+    """The predicate where the port that was called is known: tests of it become their answer."""
+    match predicate:
+        case All(items):
+            return All(tuple(at_port(each, port) for each in items))
+        case Some(items):
+            return Some(tuple(at_port(each, port) for each in items))
+        case Not(item):
+            return Not(at_port(item, port))
+        case Port(number):
+            return All() if number == port else Some()
+        case _:
+            return predicate
