@@ -123,6 +123,9 @@ def outbound(q: Q, client: Client, name: str) -> Resource | None:
     set_retry_budget(cluster, policy.retry_budget)
     set_load_balancer(cluster, policy.load_balancer)
     set_outlier_detection(cluster, policy.outlier_detection)
+    if policy.outlier_detection is not None:
+        # Envoy would gather changes of health for a second: requests would go on to what has just been ejected.
+        cluster.common_lb_config.update_merge_window.SetInParent()
     if cluster.type != Cluster.ORIGINAL_DST and not _hashes(intent) and setting_of(q, intent) is not None:
         cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
     upgrade = _upgrades(q, intent)

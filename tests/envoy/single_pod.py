@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from lateen.api.objects import transaction
 from lateen.api.struct import Object
@@ -147,7 +147,7 @@ class SinglePod(Validator):
         if not self.scope.router:
             self._run("nft", "-f", "-", stdin=nft.capture(Redirect(), PlatformSettings()))
 
-    def __enter__(self) -> SinglePod:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
