@@ -63,5 +63,5 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(SettingsError):
         read(tmp_path / "settings.json")
-    with pytest.raises(SettingsError, match="none"):
-        read(tmp_path / "none")
+    with pytest.raises(SettingsError, match="no mesh"):
+        read(tmp_path / "none" / "settings.json")
