@@ -130,6 +130,7 @@ class ControlPlane:
             await self._settled.wait()
             gc.collect()
             gc.freeze()  # what is loaded stays: a full collection over it would stop the loop for its length
+            gc.set_threshold(20_000, 50, 1_000)  # the pump freezes what is added; decision 0001
             first, renewal = unix_target(layout.run / "ca.sock"), unix_target(layout.xds_socket)
             await stack.enter_async_context(self._grpc([first], mutual=False))
             await stack.enter_async_context(self._grpc([renewal, *_loopback(settings.xds_port)], mutual=True))
