@@ -235,8 +235,10 @@ def test_a_jwt_filter_before_on_demand_lets_the_first_request_in() -> None:
         front.hosts.append(host("closed", "outbound|9080||middle", REQUIRED))
         chain.server.push("front", LISTENER, {"0.0.0.0_9082": wrong})
         end = time.monotonic() + 10
-        while not any("9082" in str(each.get("name")) for each in chain.envoys["front"].dump("dynamic_listeners")):
+        while not any(
+            each.get("name") == "0.0.0.0_9082" and "active_state" in each
+            for each in chain.envoys["front"].dump("dynamic_listeners")
+        ):
             assert time.monotonic() < end
-        time.sleep(0.3)
         assert chain.get("closed", port=9082)[0] == 200
         assert chain.get("closed", port=9082)[0] == 401
