@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from pathlib import Path
 
 import msgspec
 import structlog
 
 from lateen.apiserver.client import Client, Listing
-from lateen.daemon.process import enter
+from lateen.daemon.process import main
 from lateen.daemon.settings import Settings
 from lateen.node.agent import Agent
 from lateen.node.dns import NameServer
@@ -85,14 +84,5 @@ def _restore(names: Names, path: Path) -> None:
         names.restore(path.read_bytes())
 
 
-async def run(settings: Settings) -> None:
-    """`serve` until SIGTERM."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await serve(settings)
-
-
 if __name__ == "__main__":
-    asyncio.run(run(enter()))
+    main(serve)

@@ -13,8 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 
@@ -32,8 +30,9 @@ from lateen.daemon.addresses import AddressWriter
 from lateen.daemon.analysis import Analysis
 from lateen.daemon.identities import Identities
 from lateen.daemon.inputs import Inputs, initial
+from lateen.daemon.jwt_keys import key_fetcher
 from lateen.daemon.metrics import Metrics
-from lateen.daemon.process import enter
+from lateen.daemon.process import main
 from lateen.daemon.quarantine import REFUSED, StoreQuarantine
 from lateen.daemon.settings import Settings
 from lateen.daemon.token_requests import token_route
@@ -102,6 +101,7 @@ class ControlPlane:
             partial(peer_of, trust_domain=domain), self._identities.peer_of_token, self._identities.account_of
         )
         self._xds = XdsServer(graph, TYPES, scope_of, rule, StoreQuarantine(store))
+        self._keys = key_fetcher(self._xds.pump, layout.state / "jwks.json")
         self._settled = Settled(self._xds)
         self._addresses = AddressWriter(store, self._xds.pump)
         self._analysis = Analysis(store, graph, self._xds.pump)
@@ -125,6 +125,7 @@ class ControlPlane:
         async with asyncio.TaskGroup() as parts, contextlib.AsyncExitStack() as stack:
             parts.create_task(self._xds.run(), name="xds")
             parts.create_task(self._metrics.run(), name="metrics")
+            parts.create_task(self._keys.run(), name="keys of token issuers")
             parts.create_task(self._addresses.run(), name="addresses of ServiceEntries")
             parts.create_task(self._analysis.run(), name="analysis")
             await self._settled.wait()
@@ -212,35 +213,15 @@ def _loopback(port: int) -> list[str]:
 
 
 async def run(settings: Settings) -> None:
-    """Serves until SIGTERM."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    """Serves until cancelled."""
     layout = settings.layout()
     layout.xds_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = await Store.open(layout.store)
     try:
-        with contextlib.suppress(asyncio.CancelledError):
-            await ControlPlane(settings, store).run()
+        await ControlPlane(settings, store).run()
     finally:
         await store.close()
 
 
-def main() -> None:
-    """Entry point of the process; what somebody can mend is its last line, without a traceback."""
-    try:
-        asyncio.run(run(enter()))
-    except* LateenError as group:
-        sys.exit("; ".join(f"{each}: {each.remedy}" for each in _leaves(group) if isinstance(each, LateenError)))
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for each in group.exceptions:
-        if isinstance(each, BaseExceptionGroup):
-            yield from _leaves(each)  # pyright: ignore[reportUnknownArgumentType]
-        else:
-            yield each
-
-
 if __name__ == "__main__":
-    main()
+    main(run)

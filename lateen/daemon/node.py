@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 
 import structlog
@@ -18,7 +17,7 @@ import structlog
 from lateen.api.struct import Json
 from lateen.apiserver.client import Client
 from lateen.apiserver.errors import ExistsError
-from lateen.daemon.process import enter
+from lateen.daemon.process import main
 from lateen.daemon.settings import Settings
 from lateen.lib.errors import LateenError
 from lateen.node.envoy import envoy_binary
@@ -103,14 +102,5 @@ def node_document(facts: Facts) -> Json:
     }
 
 
-async def run(settings: Settings) -> None:
-    """`serve` until SIGTERM."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await serve(settings)
-
-
 if __name__ == "__main__":
-    asyncio.run(run(enter()))
+    main(serve)

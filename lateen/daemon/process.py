@@ -3,22 +3,51 @@ the supervisor ends."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import structlog
 
 from lateen.daemon.settings import Settings, read
+from lateen.lib.errors import LateenError
 
 _PR_SET_PDEATHSIG = 1
 
 
-def enter(argv: list[str] | None = None) -> Settings:
-    """Sets the process up and returns its settings; `argv` is [settings file, supervisor's pid]."""
-    file, parent = argv if argv is not None else sys.argv[1:]
+def main(serve: Callable[[Settings], Awaitable[None]]) -> None:
+    """Entry point of a process: `serve` until SIGTERM. An error that somebody can mend is its last line, without a
+    traceback; the command line is [settings file, supervisor's pid]."""
+
+    async def until_sigterm() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await serve(settings)
+
+    settings = _enter()
+    try:
+        asyncio.run(until_sigterm())
+    except* LateenError as group:
+        sys.exit("; ".join(f"{each}: {each.remedy}" for each in _leaves(group) if isinstance(each, LateenError)))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            yield each
+
+
+def _enter() -> Settings:
+    file, parent = sys.argv[1:]
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(parent):
         sys.exit("the supervisor is gone")
