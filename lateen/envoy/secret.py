@@ -1,9 +1,10 @@
-"""Credentials of gateways (SDS over the control plane's stream): `kubernetes://name` from Secrets.
+"""Credentials of gateways and of some sidecars (SDS over the control plane's stream): `kubernetes://name` from Secrets.
 
 A Secret holds a certificate and its key (`tls.crt`, `tls.key`, or `cert`, `key`) and may hold the authorities of
 clients' certificates (`ca.crt` or `cacert`, revocation lists in `ca.crl` or `crl`); these may also be in a Secret of
-their own, `name-cacert`. Only routers are served, and only Secrets of their own namespace: the namespace comes from
-the proxy's identity, never from what it asks for.
+their own, `name-cacert`. Only Secrets of the proxy's own namespace are served: the namespace comes from the proxy's
+identity, never from what it asks for. A router may have any of them, a sidecar those that a DestinationRule with a
+`workloadSelector` names for it.
 
 Source: https://istio.io/latest/docs/tasks/traffic-management/ingress/secure-ingress/
 """
@@ -15,11 +16,13 @@ from collections.abc import Iterable
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret as Message
 
 from lateen.api.core.secret import Secret
+from lateen.api.istio.destination_rule import DestinationRule
 from lateen.api.objects import get
 from lateen.engine import Q
 from lateen.envoy.resource import Resource, resource
 from lateen.envoy.sources import CA_SUFFIX, CREDENTIAL_PREFIX
 from lateen.intent.scope import Scope
+from lateen.model.visibility import client_of
 
 _CERTIFICATE = ("tls.crt", "cert")
 _KEY = ("tls.key", "key")
@@ -34,10 +37,29 @@ def secret_names(_q: Q, _scope: Scope) -> tuple[str, ...]:
 
 
 def secret_resource(q: Q, scope: Scope, name: str) -> Resource | None:
-    """A credential for a router; None for other proxies and when the Secret isn't there or lacks it."""
-    if not scope.router or not name.startswith(CREDENTIAL_PREFIX):
+    """A credential for a proxy; None when it isn't meant for it, isn't there or lacks what is asked for."""
+    if not name.startswith(CREDENTIAL_PREFIX):
         return None
+    if not scope.router:
+        rules = q(client_of, scope.namespace, scope.labels, False).rules
+        wanted = name.removeprefix(CREDENTIAL_PREFIX)
+        named = q(credentials_of, scope.namespace, rules) if rules else frozenset[str]()
+        if wanted not in named and wanted.removesuffix(CA_SUFFIX) not in named:
+            return None
     return q(credential, scope.namespace, name)
+
+
+def credentials_of(q: Q, namespace: str, rules: tuple[str, ...]) -> frozenset[str]:
+    """The credentials that DestinationRules of a namespace name."""
+    found = [rule.spec for name in rules if (rule := get(q, DestinationRule, namespace, name)) is not None]
+    policies = [
+        policy
+        for spec in found
+        for policy in (spec.traffic_policy, *(each.traffic_policy for each in spec.subsets))
+        if policy is not None
+    ]
+    settings = [each.tls for policy in policies for each in (policy, *policy.port_level_settings)]
+    return frozenset(each.credential_name for each in settings if each is not None and each.credential_name)
 
 
 def credential(q: Q, namespace: str, name: str) -> Resource | None:

@@ -122,6 +122,8 @@ def set_outlier_detection(cluster: Cluster, settings: OutlierDetection | None) -
         set_seconds(out.base_ejection_time, settings.base_ejection_time.seconds)
     if settings.max_ejection_percent:
         out.max_ejection_percent.value = settings.max_ejection_percent
+    # 10 % of three endpoints is none: without this, the default would take nobody out where there are few.
+    out.always_eject_one_host.value = True
     consecutive = settings.consecutive_5xx_errors
     if consecutive is None and settings.consecutive_errors is not None:
         consecutive = settings.consecutive_errors
@@ -184,9 +186,11 @@ def http_options(
                 set_seconds(http2.connection_keepalive.interval, alive.interval.seconds)
             set_seconds(http2.connection_keepalive.timeout, alive.timeout.seconds if alive.timeout else 20)
     if outlier is not None and outlier.outlier_detection_http_error_codes:
-        matcher = options.outlier_detection.error_matcher.or_match
-        for code in outlier.outlier_detection_http_error_codes:
-            header = matcher.rules.add().http_response_headers_match.headers.add()
+        codes = tuple(dict.fromkeys(outlier.outlier_detection_http_error_codes))
+        matcher = options.outlier_detection.error_matcher
+        rules = [matcher] if len(codes) == 1 else [matcher.or_match.rules.add() for _ in codes]
+        for rule, code in zip(rules, codes, strict=True):
+            header = rule.http_response_headers_match.headers.add()
             header.name = ":status"
             header.string_match.exact = str(code)
     return options

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from tests.coverage.fields import Json, general, value_at, with_value
 from tests.lab.lab import Lab
 
+REFUSED: Final = "refused"
+"""The outcome when Envoy does not take the configuration."""
 Probe = Callable[[Lab], Any]
 
 
@@ -30,6 +32,8 @@ class Case:
     after: Any
     beside: str = ""
     long: bool = False
+    field: str = ""
+    """The field when it isn't what the place says: a whole mapping is replaced."""
 
     @property
     def changed(self) -> Json:
@@ -43,7 +47,7 @@ class Case:
 
     def covers(self) -> set[tuple[str, str]]:
         """The field, and as values those of both documents."""
-        path = general(self.place)
+        path = self.field or general(self.place)
         values = (value_at(self.document, self.place), self.value)
         return {(self.kind, path), *((self.kind, f"{path}={each}") for each in values if each is not None)}
 

@@ -31,22 +31,34 @@ class Authority:
         )
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def leaf(self, uri: str, *dns_names: str) -> tuple[bytes, bytes]:
-        """A certificate for client and server use and its key, both PEM."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def leaf(self, uri: str, *dns_names: str, key: bytes | None = None) -> tuple[bytes, bytes]:
+        """A certificate for client and server use and its key, both PEM; `key` is one to make it for."""
+        own = ec.generate_private_key(ec.SECP256R1()) if key is None else serialization.load_pem_private_key(key, None)
+        assert isinstance(own, ec.EllipticCurvePrivateKey)
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)] if uri else []
         names += [x509.DNSName(each) for each in dns_names]
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
         certificate = (
-            _builder(x509.Name([]), self._name, key.public_key())
+            _builder(x509.Name([]), self._name, own.public_key())
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .add_extension(usage, critical=False)
             .add_extension(issuer, critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return certificate.public_bytes(serialization.Encoding.PEM), _pem(key)
+        return certificate.public_bytes(serialization.Encoding.PEM), _pem(own)
+
+    def revoked(self, *leaves: bytes) -> bytes:
+        """A revocation list with those certificates, PEM."""
+        now = datetime.datetime.now(datetime.UTC)
+        made = x509.CertificateRevocationListBuilder().issuer_name(self._name)
+        made = made.last_update(now).next_update(now + datetime.timedelta(hours=1))
+        for each in leaves:
+            number = x509.load_pem_x509_certificate(each).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now)
+            made = made.add_revoked_certificate(entry.build())
+        return made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:

@@ -23,10 +23,13 @@ class Certificates:
         self.leaf("edge", "root", "shop.test", "*.shop.test")
         self.leaf("client", "root", "client.test", uri="spiffe://cluster.local/ns/default/sa/client")
         self.leaf("stranger", "other", "stranger.test")
+        self.leaf("workload", "root", uri="spiffe://cluster.local/ns/default/sa/default")
+        self.leaf("twin", "root", "twin.test", key=self.read("client.key").encode())
+        (directory / "revoked.pem").write_bytes(self.authorities["root"].revoked(self.read("server.pem").encode()))
 
-    def leaf(self, name: str, authority: str, *dns: str, uri: str = "") -> None:
-        """Makes a certificate and its key."""
-        chain, key = self.authorities[authority].leaf(uri, *dns)
+    def leaf(self, name: str, authority: str, *dns: str, uri: str = "", key: bytes | None = None) -> None:
+        """Makes a certificate and its key, or a certificate for a key."""
+        chain, key = self.authorities[authority].leaf(uri, *dns, key=key)
         self._leaves.append(name)
         (self.directory / f"{name}.pem").write_bytes(chain)
         (self.directory / f"{name}.key").write_bytes(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -12,6 +13,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
 
 from tests.lab.lab import OUTSIDE, Lab
 
@@ -94,6 +99,64 @@ def ask(
 def outside(lab: Lab, host: str = "10.88.0.5", **more: Any) -> Answer:
     """One request of a client without a proxy, to the application."""
     return ask(lab, host, mark=OUTSIDE, **more)
+
+
+class Caller2:
+    """A client with one HTTP/2 connection; requests may be under way at the same time."""
+
+    def __init__(self, lab: Lab, host: str, port: int = 9080, **how: Any) -> None:
+        self._socket = lab.connect(host, port, **how)
+        configuration = h2.config.H2Configuration(header_encoding="utf-8")
+        self._spoken = h2.connection.H2Connection(configuration)
+        self._spoken.initiate_connection()
+        self._flush()
+
+    def __enter__(self) -> Caller2:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def ask(self, authority: str, times: int = 1, path: str = "/", **headers: str) -> list[Answer]:
+        """So many requests at once; their answers in the order in which they were sent."""
+        started = time.monotonic()
+        said = [(":method", "GET"), (":scheme", "http"), (":authority", authority), (":path", path), *headers.items()]
+        ids: list[int] = []
+        for _ in range(times):
+            ids.append(self._spoken.get_next_available_stream_id())
+            self._spoken.send_headers(ids[-1], said, end_stream=True)
+        self._flush()
+        found: dict[int, tuple[dict[str, str], bytes]] = {}
+        over: dict[int, Answer] = {}
+        while len(over) < times:
+            data = self._receive()
+            for event in self._spoken.receive_data(data) if data else [h2.events.ConnectionTerminated()]:
+                if isinstance(event, h2.events.ResponseReceived):
+                    found[event.stream_id] = ({str(name): str(value) for name, value in event.headers}, b"")
+                elif isinstance(event, h2.events.DataReceived):
+                    names, body = found[event.stream_id]
+                    found[event.stream_id] = (names, body + event.data)
+                    self._spoken.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                elif isinstance(event, h2.events.StreamEnded):
+                    names, body = found[event.stream_id]
+                    status = int(names.get(":status", 0))
+                    over[event.stream_id] = Answer(status, names, body, time.monotonic() - started)
+                elif isinstance(event, h2.events.StreamReset):
+                    over[event.stream_id] = Answer(0, {}, b"reset", time.monotonic() - started)
+                elif isinstance(event, h2.events.ConnectionTerminated):
+                    over |= {each: Answer(0, {}, b"", 0) for each in ids if each not in over}
+            self._flush()
+        return [over[each] for each in ids]
+
+    def _receive(self) -> bytes:
+        try:
+            return self._socket.recv(65536)
+        except OSError:
+            return b""
+
+    def _flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.sendall(self._spoken.data_to_send())
 
 
 def shares(lab: Lab, times: int, host: str = "reviews", **more: Any) -> Counter[str]:

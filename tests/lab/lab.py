@@ -23,12 +23,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
+
 from lateen.api.objects import transaction
 from lateen.api.struct import Object
 from lateen.engine import Graph
 from lateen.envoy.resource import Resource, ResourceType
 from lateen.envoy.types import TYPES
 from lateen.intent.scope import ProxyKind, Scope
+from lateen.lib.ids import Ref
 from lateen.model.workloads import Locality
 from tests.configuration import objects
 from tests.envoy.harness import SECRET, Envoy, Json, Validator, short_directory
@@ -53,9 +56,10 @@ table ip lab {{
     ip daddr {GATEWAY} return
     meta l4proto tcp redirect to :15001
   }}
+  set silent {{ type ipv4_addr; elements = {{ 10.88.9.9 }}; }}
   chain silence {{
     type filter hook output priority 0
-    ip daddr 10.88.9.9 drop
+    ip daddr @silent drop
   }}
 }}
 """
@@ -71,6 +75,10 @@ while (asked := control.recv(64)):
     socket.send_fds(control, [b"."], [one.fileno()])
     one.close()
 """
+
+
+class Refused(Exception):
+    """Envoy does not take a resource; its words."""
 
 
 class Station(Validator):
@@ -91,6 +99,14 @@ class Station(Validator):
             "cluster_manager": {"upstream_bind_config": {"socket_options": [option]}},
         }
 
+    def identify(self, certificates: Certificates) -> None:
+        """Gives the proxy the workload certificate and the trust of the lab."""
+        own, root = Secret(name="default"), Secret(name="ROOTCA")
+        own.tls_certificate.certificate_chain.inline_string = certificates.read("workload.pem")
+        own.tls_certificate.private_key.inline_string = certificates.read("workload.key")
+        root.validation_context.trusted_ca.inline_string = certificates.read("root.pem")
+        self._identity = {"default": own, "ROOTCA": root}
+
     def start(self, bootstrap: Json) -> Envoy:
         """Starts Envoy in the namespace."""
         if self._join is None:
@@ -103,7 +119,7 @@ class Station(Validator):
         return ["nsenter", "--target", str(self.envoy.process.pid), *user, "--net"]
 
     def configure(self, wanted: list[Object]) -> None:
-        """Replaces the configuration and waits until Envoy uses all of it; AssertionError for what it refuses."""
+        """Replaces the configuration and waits until Envoy uses all of it; Refused for what it does not take."""
         gone = {each.ref for each in self._objects} - {each.ref for each in wanted}
         self._objects = wanted
         with self._changed:
@@ -121,12 +137,16 @@ class Station(Validator):
                     known = [made for name in asked if (made := self._answer(kind.type_url, name)) is not None]
                     self._offer(kind.type_url, known, [])
             assert self._changed.wait_for(lambda: not self._sent, READY_S), "Envoy does not answer"
-            assert not self._errors, self._errors
+            self._complain()
         deadline = time.monotonic() + READY_S
         while (missing := self._warming()) or self._sent:
             assert time.monotonic() < deadline, f"not in use: {missing}"
             time.sleep(0.005)
-        assert not self._errors, self._errors
+        self._complain()
+
+    def _complain(self) -> None:
+        if self._errors:
+            raise Refused("; ".join(self._errors))
 
     def _warming(self) -> str:
         lines = self.envoy.admin("/stats", filter="^(cluster|listener)_manager.*(warming|total_listeners_active)")
@@ -150,6 +170,7 @@ class Lab:
     def __init__(self) -> None:
         self.directory = short_directory()
         self.certificates = Certificates(self.directory)
+        self._objects: dict[Ref, Object] = {}
         locality = Locality("east", "a", "1")
         labels = (("app", "app"), ("version", "v1"))
         self.sidecar = Station(Scope(ProxyKind.SIDECAR, "default", labels, locality=locality))
@@ -158,6 +179,8 @@ class Lab:
             self._prepare()
             router = Scope(ProxyKind.ROUTER, "istio-system", (("istio", "ingressgateway"),), locality=locality)
             self.gateway = Station(router, self.sidecar)
+            for each in (self.sidecar, self.gateway):
+                each.identify(self.certificates)
             mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._control = mine
             self._sockets = subprocess.Popen(
@@ -209,12 +232,20 @@ class Lab:
     # -- configuration ----------------------------------------------------------------------------------------
 
     def configure(self, *texts: str) -> None:
-        """Replaces what tests have configured, forgets what servers saw. AssertionError when Envoy refuses it."""
-        wanted = [each for text in (WORLD, self.certificates.secrets(), *texts) for each in objects(text)]
-        named = {each.ref: each for each in wanted}  # a test's object replaces one of the world
+        """Replaces what tests have configured, forgets what servers saw. Refused when Envoy does not take it.
+
+        `@files` in a text stands for the directory of the certificates.
+        """
+        self._objects = {}
         self.servers.reset()
+        self.add(WORLD, self.certificates.secrets(), *texts)
+
+    def add(self, *texts: str) -> None:
+        """Adds to the configuration; an object replaces one of the same name."""
+        wanted = [each for text in texts for each in objects(text.replace("@files", str(self.directory)))]
+        self._objects |= {each.ref: each for each in wanted}
         for each in (self.sidecar, self.gateway):
-            each.configure(list(named.values()))
+            each.configure(list(self._objects.values()))
 
     # -- sockets ----------------------------------------------------------------------------------------------
 
@@ -250,6 +281,12 @@ class Lab:
         except BaseException:
             one.close()
             raise
+
+    def silence(self, address: str, *, on: bool = True) -> None:
+        """Lets nothing more reach an address, or lets it again."""
+        verb = "add" if on else "delete"
+        command = f"nft {verb} element ip lab silent {{ {address} }}"
+        subprocess.run([*self.sidecar.inside(), *command.split()], check=True)
 
     def stat(self, name: str, station: str = "sidecar") -> int:
         """A counter of one of the proxies; `name` is a regular expression, several are added up."""

@@ -3,7 +3,8 @@
 It looks at the first bytes of a connection: a PROXY header, a TLS handshake, HTTP/1.1, HTTP/2, or lines of text.
 An HTTP answer is JSON with what came: which server, on which connection, by which protocol, path and headers, the
 server name of the handshake, the client's certificate, the PROXY header. `script` says how a server answers next:
-a status, `reset`, `wait 0.5`, or `goaway` (HTTP/2). CONNECT and POST tunnels are opened to the server itself.
+a status, `wait 0.5`, both (`503 0.5`), `reset`, or `cut` (half an answer). CONNECT and POST tunnels are opened to
+the server itself.
 """
 
 from __future__ import annotations
@@ -95,6 +96,10 @@ class Servers:
     def busiest(self, server: str) -> int:
         """The most requests a server worked on at once since the last reset."""
         return self._busiest[server]
+
+    def working(self, server: str) -> int:
+        """The requests a server works on now."""
+        return self._busy[server]
 
     def serve(self, listening: socket.socket) -> None:
         """Accepts connections until the socket is closed."""
@@ -194,7 +199,7 @@ class Servers:
             connection.sendall(b"HTTP/1.1 101 Switching\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
             self._lines(connection, stream, seen, stream.line())
             return False
-        status, wait_s, step = self._next(seen.server)
+        status, wait_s, step = self._next(seen.server, headers)
         self._log(seen, "http/1.1", method, path, headers, body)
         with self._working(seen.server):
             if wait_s:
@@ -252,7 +257,7 @@ class Servers:
         headers = dict(request)
         method, path = headers.pop(":method"), headers.pop(":path")
         headers["host"] = headers.pop(":authority", "")
-        status, wait_s, step = self._next(seen.server)
+        status, wait_s, step = self._next(seen.server, headers)
         self._log(seen, "h2", method, path, headers, body)
         with self._working(seen.server):
             if wait_s:
@@ -271,15 +276,14 @@ class Servers:
                 spoken.send_data(stream_id, answer, end_stream=True)
             connection.sendall(spoken.data_to_send())
 
-    def _next(self, server: str) -> tuple[int, float, str]:
-        """Status, seconds to wait first, and the step itself."""
+    def _next(self, server: str, headers: Mapping[str, str]) -> tuple[int, float, str]:
+        """Status, seconds to wait first, and the step itself. A request may bring its own step as `x-do`."""
         steps = self._scripts.get(server, [])
-        step = ""
-        if steps:
+        step = headers.get("x-do", "")
+        if not step and steps:
             step = steps[0].removesuffix("*") if steps[0].endswith("*") else steps.pop(0)
-        if step.startswith("wait "):
-            return 200, float(step.removeprefix("wait ")), step
-        return (int(step) if step.isdigit() else 200), 0.0, step
+        status, _, wait = step.removeprefix("wait").partition(" ")
+        return (int(status) if status.isdigit() else 200), float(wait or 0), step
 
     @contextlib.contextmanager
     def _working(self, server: str) -> Any:
