@@ -125,8 +125,7 @@ Leave it out of what is applied.
         Level.WARNING,
         "A kind has no effect yet",
         """
-Objects of this kind are checked and stored, and nothing is done with them so far. For policies that should keep
-requests out the finding says NOT ENFORCED: do not rely on them for protection.
+Objects of this kind are checked and stored, and nothing is done with them so far.
 """,
     ),
     Code(

@@ -35,6 +35,7 @@ from lateen.daemon.metrics import Metrics
 from lateen.daemon.process import main
 from lateen.daemon.quarantine import REFUSED, StoreQuarantine
 from lateen.daemon.settings import Settings
+from lateen.daemon.status_writer import StatusWriter, configures
 from lateen.daemon.token_requests import token_route
 from lateen.engine import Graph
 from lateen.envoy.types import TYPES
@@ -100,11 +101,12 @@ class ControlPlane:
         rule = Authenticated(
             partial(peer_of, trust_domain=domain), self._identities.peer_of_token, self._identities.account_of
         )
-        self._xds = XdsServer(graph, TYPES, scope_of, rule, StoreQuarantine(store))
+        self._xds = XdsServer(graph, TYPES, scope_of, rule, StoreQuarantine(store), tracked=configures)
         self._keys = key_fetcher(self._xds.pump, layout.state / "jwks.json")
         self._settled = Settled(self._xds)
         self._addresses = AddressWriter(store, self._xds.pump)
         self._analysis = Analysis(store, graph, self._xds.pump)
+        self._status = StatusWriter(store, self._xds)
         store.subscribe(Inputs(self._xds.pump.submit))
         self._certificates = CertificateService(ca, tokens, self._identities.certificate_of, domain)
         self._serving = ServingCertificate(ca, domain)
@@ -128,6 +130,7 @@ class ControlPlane:
             parts.create_task(self._keys.run(), name="keys of token issuers")
             parts.create_task(self._addresses.run(), name="addresses of ServiceEntries")
             parts.create_task(self._analysis.run(), name="analysis")
+            parts.create_task(self._status.run(), name="status writer")
             await self._settled.wait()
             gc.collect()
             gc.freeze()  # what is loaded stays: a full collection over it would stop the loop for its length

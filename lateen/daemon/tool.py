@@ -16,6 +16,7 @@ import structlog
 
 from lateen.api.check import check
 from lateen.daemon.controlplane import plaintext_xds
+from lateen.daemon.jwt_keys import key_fetcher
 from lateen.engine import Graph
 from lateen.envoy.types import TYPES
 from lateen.intent.scope import scope_of
@@ -37,10 +38,12 @@ async def serve_folder(folder: Path, address: str, *, allow_mass_delete: bool = 
     await source.load()
     xds = XdsServer(graph, TYPES, scope_of, Believing(), quarantine=source)
     source.submit = xds.pump.submit
+    keys = key_fetcher(xds.pump)
     gc.collect()
     gc.freeze()
     with contextlib.suppress(asyncio.CancelledError):
         async with plaintext_xds(xds, address), asyncio.TaskGroup() as parts:
             parts.create_task(xds.run(), name="xds")
             parts.create_task(source.run(), name="folder")
+            parts.create_task(keys.run(), name="keys of token issuers")
             _log.info("serving", folder=str(folder), xds=address, objects=len(source.folder))

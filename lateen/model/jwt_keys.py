@@ -14,8 +14,8 @@ import msgspec
 from lateen.api.istio.request_authentication import JWTRule, RequestAuthentication
 from lateen.api.objects import everywhere
 from lateen.engine import Q
+from lateen.lib.keysets import NOBODYS, encoded, usable_keys
 
-NO_KEYS = '{"keys":[]}'
 DEFAULT_TIMEOUT_S = 5.0
 
 
@@ -48,12 +48,12 @@ def key_source(rule: JWTRule) -> KeySource | None:
 
 
 def key_set(q: Q, rule: JWTRule) -> str:
-    """The JSON Web Key Set of an issuer; one without keys while there is nothing else."""
+    """The JSON Web Key Set of an issuer; one that nobody can sign for while there is nothing else."""
     if rule.jwks:
-        return rule.jwks
+        return encoded(usable_keys(rule.jwks))
     source = key_source(rule)
     found: str | None = q.read(source) if source is not None else None
-    return found or NO_KEYS
+    return found or NOBODYS
 
 
 def wanted_sources(q: Q) -> tuple[KeySource, ...]:

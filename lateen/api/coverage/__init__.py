@@ -27,10 +27,6 @@ KIND: Final = "LTN0005"
 NO_EFFECT: Final = "LTN0006"
 
 AREAS: Final = (clusters, core, gateways, routes, security, workloads)
-_SECURITY_KINDS: Final = {
-    "AuthorizationPolicy": "requests it would deny get through",
-    "RequestAuthentication": "tokens are not checked: requests with a bad one get through",
-}
 
 
 class _Entry:
@@ -77,16 +73,6 @@ def implemented(kind: str) -> tuple[str, ...]:
 
 
 def _of_kind(kind: Kind, ref: Ref) -> Finding:
-    consequence = _SECURITY_KINDS.get(kind.kind)
-    if consequence:
-        return Finding(
-            code=KIND,
-            level=Level.WARNING,
-            message=f"NOT ENFORCED: {kind.kind} is not implemented yet; {consequence}",
-            ref=ref,
-            path="kind",
-            remedy="do not rely on it for protection",
-        )
     return Finding(
         code=KIND,
         level=Level.WARNING,

@@ -6,14 +6,13 @@ One attribute per field of the CRD; a test compares the two.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, cast
-
-import msgspec
+from typing import Annotated, ClassVar
 
 from lateen.api import rules
 from lateen.api.istio.selectors import PolicySelector, PolicyTargetReference
-from lateen.api.problems import Problem, at
+from lateen.api.problems import Problem, at, warning
 from lateen.api.struct import Meta, NonEmpty, Object, PositiveDuration, Struct, field
+from lateen.lib.keysets import is_key_set, usable_keys
 
 
 class JWTHeader(Struct, frozen=True):
@@ -57,8 +56,10 @@ class JWTRule(Struct, frozen=True):
         for name in said:
             if name != "jwks":
                 yield from rules.url(name, keys[name] or "", ("https", "http"))
-        if self.jwks and not _is_key_set(self.jwks):
+        if self.jwks and not is_key_set(self.jwks):
             yield Problem("jwks", "it is not a JSON Web Key Set", 'write {"keys": [...]}')
+        elif self.jwks and len(said) == 1 and not usable_keys(self.jwks):
+            yield warning("jwks", "no key in it is usable, so every token is refused", "see RFC 7517 for their form")
         for index, each in enumerate(self.from_headers):
             yield from rules.header_name(at("fromHeaders", index, "name"), each.name)
         if self.output_payload_to_header:
@@ -84,11 +85,3 @@ class RequestAuthentication(Object, frozen=True):
     KIND: ClassVar[str] = "RequestAuthentication"
 
     spec: RequestAuthenticationSpec = RequestAuthenticationSpec()
-
-
-def _is_key_set(text: str) -> bool:
-    try:
-        found: Any = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return False
-    return isinstance(found, dict) and isinstance(cast("dict[str, Any]", found).get("keys"), list)
