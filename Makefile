@@ -1,5 +1,6 @@
 # Two commands set up everything themselves: `make up` runs the mesh, `make test` passes the tests.
 SHELL := /bin/bash
+export PATH := $(PATH):/usr/sbin:/sbin
 .DEFAULT_GOAL := help
 .PHONY: help up down test test-long check bench stubs constraints clean
 

@@ -119,7 +119,10 @@ class Envoy:
         arguments += ["--disable-hot-restart", "--drain-time-s", "0"]
         self._output = (directory / "output.log").open("wb")
         self.process = subprocess.Popen(
-            [*prefix, str(envoy_binary()), *arguments], stdout=self._output, stderr=subprocess.STDOUT
+            [*prefix, str(envoy_binary()), *arguments],
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            cwd=directory,
         )
 
     def wait_live(self, deadline_s: float = 30) -> None:
