@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Self
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 
 from tests.envoy.certificates import Authority
-from tests.envoy.single_pod import ADDRESS, SinglePod
+from tests.envoy.single_pod import ADDRESS, READY_S, SinglePod
 
 MARK = 0x539
 
@@ -92,6 +93,7 @@ class Call:
     port: int = 9080
     line: bool = False
     send: str = ""
+    body: str = ""
     sni: str = "app"
     source: str = ""
     address: str = ADDRESS
@@ -155,11 +157,22 @@ class GuardedPod(SinglePod):
         """The statuses of some calls."""
         return [each.status for each in self.calls(calls)]
 
+    def inside(self) -> list[str]:
+        """The command prefix that runs a program in the Pod's network namespace."""
+        return self._inside()
+
+    def listening(self, *ports: int) -> None:
+        """Waits until something listens on each of the ports."""
+        deadline = time.monotonic() + READY_S
+        while not all(f":{port} " in self._run("ss", "-Hltn") for port in ports):
+            assert time.monotonic() < deadline, f"nobody listens on some of {ports}"
+            time.sleep(0.05)
+
     def _raw(self, call: Call) -> dict[str, Any]:
         raw = asdict(call)
         certificate, key = self._leaf(call) if call.by else ("", "")
         request = f"{call.method} {call.path} HTTP/1.1\r\n" + (f"host: {call.host}\r\n" if call.host else "")
-        request += "".join(f"{name}: {value}\r\n" for name, value in call.headers) + "\r\n"
+        request += "".join(f"{name}: {value}\r\n" for name, value in call.headers) + "\r\n" + call.body
         alpn = ["istio-peer-exchange", "istio"] if call.line else ["istio-http/1.1", "istio", "http/1.1"]
         return raw | {
             "host": call.address,
