@@ -7,22 +7,35 @@ from typing import Final
 from lateen.envoy.cluster import cluster_names, cluster_resource, endpoint_names
 from lateen.envoy.endpoint import endpoint_resource
 from lateen.envoy.listener import listener_resource, listener_resource_names
+from lateen.envoy.patch import extension_names, extension_resource, patched
 from lateen.envoy.resource import ResourceType
 from lateen.envoy.route import route_configuration, route_names
 from lateen.envoy.secret import secret_names, secret_resource
 
 PREFIX = "type.googleapis.com/envoy."
 
-CDS: Final = ResourceType(f"{PREFIX}config.cluster.v3.Cluster", "CDS", True, cluster_names, cluster_resource)
+_CDS: Final = ResourceType(f"{PREFIX}config.cluster.v3.Cluster", "CDS", True, cluster_names, cluster_resource)
+_ECDS: Final = ResourceType(
+    f"{PREFIX}config.core.v3.TypedExtensionConfig", "ECDS", False, extension_names, extension_resource
+)
+_LDS: Final = ResourceType(
+    f"{PREFIX}config.listener.v3.Listener", "LDS", True, listener_resource_names, listener_resource
+)
+_RDS: Final = ResourceType(
+    f"{PREFIX}config.route.v3.RouteConfiguration", "RDS", False, route_names, route_configuration
+)
+UNPATCHED: Final = (_CDS, _ECDS, _LDS, _RDS)
+"""The types that EnvoyFilters change, as translation makes them."""
+
+CDS: Final = patched(_CDS)
 EDS: Final = ResourceType(
     f"{PREFIX}config.endpoint.v3.ClusterLoadAssignment", "EDS", False, endpoint_names, endpoint_resource
 )
-LDS: Final = ResourceType(
-    f"{PREFIX}config.listener.v3.Listener", "LDS", True, listener_resource_names, listener_resource
-)
-RDS: Final = ResourceType(f"{PREFIX}config.route.v3.RouteConfiguration", "RDS", False, route_names, route_configuration)
+ECDS: Final = patched(_ECDS)
+LDS: Final = patched(_LDS)
+RDS: Final = patched(_RDS)
 SDS: Final = ResourceType(
     f"{PREFIX}extensions.transport_sockets.tls.v3.Secret", "SDS", False, secret_names, secret_resource
 )
 
-TYPES: Final = (CDS, EDS, LDS, RDS, SDS)
+TYPES: Final = (CDS, EDS, ECDS, LDS, RDS, SDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lateen.analysis.check import Check
 from lateen.analysis.checks import (
     destination_rule,
+    envoy_filter,
     gateway,
     peer_authentication,
     pods,
@@ -40,5 +41,6 @@ CHECKS: tuple[Check, ...] = (
     service.port_name_says_nothing,
     service_entry.selects_nothing,
     service_entry.address_needed,
+    *envoy_filter.CHECKS,
     *pods.CHECKS,
 )

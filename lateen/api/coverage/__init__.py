@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 from msgspec import inspect
 
-from lateen.api.coverage import clusters, core, gateways, routes, security, workloads
+from lateen.api.coverage import clusters, core, extensions, gateways, routes, security, workloads
 from lateen.api.kinds import Kind
 from lateen.api.struct import Object
 from lateen.lib.findings import Finding, Level
@@ -26,7 +26,7 @@ FIELD: Final = "LTN0001"
 KIND: Final = "LTN0005"
 NO_EFFECT: Final = "LTN0006"
 
-AREAS: Final = (clusters, core, gateways, routes, security, workloads)
+AREAS: Final = (clusters, core, extensions, gateways, routes, security, workloads)
 
 
 class _Entry:

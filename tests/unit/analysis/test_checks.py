@@ -37,6 +37,16 @@ def se(spec: str) -> str:
     return obj("networking.istio.io/v1", "ServiceEntry", spec)
 
 
+def envoy_filter(patch: str) -> str:
+    return obj("networking.istio.io/v1alpha3", "EnvoyFilter", f"configPatches: [{{{patch}}}]")
+
+
+IN_THE_MESH = """
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1, labels: {app: web}}
+spec: {containers: [{name: a, command: [x]}]}
+"""
 TO = "http: [{route: [{destination: {host: reviews}}]}]"
 SUBSETS = "host: reviews, subsets: [{name: v1, labels: {version: v1}}]"
 SERVER = "port: {number: 80, name: http, protocol: HTTP}"
@@ -192,6 +202,18 @@ def test_the_base_has_nothing_wrong() -> None:
         ),
         ([obj("v1", "Pod", f"{POD}envFrom: [{{secretRef: {{name: s}}}}]}}]")], "LTN0107 Pod x spec.containers[0].envFrom[0].secretRef: there is no Secret default/s"),
         ([obj("v1", "Pod", "volumes: [{name: v, secret: {secretName: s}}], containers: [{name: a, command: [x]}]")], "LTN0107 Pod x spec.volumes[0].secret: there is no Secret default/s"),
+        (
+            [envoy_filter("applyTo: CLUSTER, patch: {operation: MERGE, value: {connect_timeout: soon}}")],
+            "LTN0110 EnvoyFilter x spec.configPatches[0].patch.value: it is left out: ",
+        ),
+        (
+            [envoy_filter("applyTo: HTTP_FILTER, match: {listener: {filterChain: {filter: {subFilter: {name: istio.stats}}}}}, patch: {operation: ADD, value: {name: a}}")],
+            "LTN0111 EnvoyFilter x spec.configPatches[0].match.listener: there is no istio.stats here: ",
+        ),
+        (
+            [IN_THE_MESH, envoy_filter("applyTo: CLUSTER, match: {cluster: {service: revews}}, patch: {operation: REMOVE}")],
+            "LTN0112 EnvoyFilter x spec.configPatches[0].match: nothing of default/web-1 is what it is for",
+        ),
     ],
 )  # fmt: skip
 def test_finding(texts: list[str], expected: str) -> None:
@@ -223,6 +245,9 @@ def test_finding(texts: list[str], expected: str) -> None:
         [se("hosts: [a.b], ports: [{number: 443, name: tls, protocol: TLS}]")],
         [obj("v1", "Pod", f"{POD}env: [{{name: e, valueFrom: {{configMapKeyRef: {{name: c, key: k, optional: true}}}}}}]}}]")],
         [obj("v1", "Pod", "containers: [{name: a}]", "x", ", ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: d}]")],
+        [IN_THE_MESH, envoy_filter("applyTo: CLUSTER, match: {cluster: {service: reviews.default.svc.cluster.local}}, patch: {operation: REMOVE}")],
+        [IN_THE_MESH, envoy_filter("applyTo: CLUSTER, patch: {operation: ADD, value: {name: mine}}")],
+        [envoy_filter("applyTo: LISTENER, match: {listener: {name: none}}, patch: {operation: REMOVE}")],
     ],
 )  # fmt: skip
 def test_no_finding(texts: list[str]) -> None:

@@ -1,0 +1,38 @@
+"""Coverage: patches of the generated configuration (EnvoyFilter)."""
+
+from collections.abc import Mapping
+from typing import Final
+
+_MATCH: Final = "spec.configPatches[].match"
+
+IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "EnvoyFilter": (
+        "spec.configPatches[].applyTo=LISTENER|FILTER_CHAIN|NETWORK_FILTER|HTTP_FILTER|ROUTE_CONFIGURATION|VIRTUAL_HOST"
+        "|HTTP_ROUTE|CLUSTER|EXTENSION_CONFIG|LISTENER_FILTER",
+        f"{_MATCH}.context=ANY|SIDECAR_INBOUND|SIDECAR_OUTBOUND|GATEWAY",
+        f"{_MATCH}.cluster.**",
+        f"{_MATCH}.listener.name",
+        f"{_MATCH}.listener.portNumber",
+        f"{_MATCH}.listener.listenerFilter",
+        f"{_MATCH}.listener.filterChain.**",
+        f"{_MATCH}.routeConfiguration.**",
+        f"{_MATCH}.proxy.proxyVersion",
+        "spec.configPatches[].patch.filterClass",
+        "spec.configPatches[].patch.operation",
+        "spec.configPatches[].patch.value.**",
+        "spec.priority",
+        "spec.workloadSelector.**",
+        "spec.targetRefs[].group",
+        "spec.targetRefs[].name",
+        "spec.targetRefs[].kind=Gateway",
+    ),
+}
+
+MISSING: Final[Mapping[str, tuple[str, ...]]] = {}
+
+NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
+    "EnvoyFilter": {
+        f"{_MATCH}.listener.portName": "listeners are told apart by their port's number; Istio ignores the name too",
+        f"{_MATCH}.proxy.metadata": "proxies are not told apart by what they say of themselves: the patch is left out",
+    },
+}
