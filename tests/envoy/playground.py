@@ -29,7 +29,7 @@ from google.protobuf.json_format import MessageToDict
 from lateen.api.objects import transaction
 from lateen.api.struct import Object
 from lateen.engine import Graph
-from lateen.envoy.route import route_configuration
+from lateen.envoy.types import RDS
 from lateen.features.feature import Direction
 from lateen.features.phases import http_filters
 from lateen.intent.scope import ProxyKind, Scope
@@ -154,7 +154,7 @@ class Playground:
         graph.commit(transaction([*services(), *objects(text)]))
         refused: list[str] = []
         for name, (scope, _) in TABLES.items():
-            made = graph.pull(route_configuration, scope, name)
+            made = graph.pull(RDS.resource, scope, name)
             message = RouteConfiguration.FromString(made.body) if made else RouteConfiguration(name=name)
             stat = f"http.{_prefix(name)}.rds.{name}."
             before = self._count(stat)
