@@ -44,7 +44,12 @@ NOWHERE: Final = "255.255.255.255:1"
 
 _PEER_NAME = "connection.uri_san_peer_certificate"
 _SERVER_NAME = "connection.requested_server_name"
-_ADDRESSES = {Side.PEER: "source.address", Side.CLIENT: "source.address", Side.DESTINATION: "destination.address"}
+_ADDRESSES = {
+    Side.PEER: "source.address",
+    Side.ANNOUNCED: "source.address",
+    Side.CLIENT: "source.address",
+    Side.DESTINATION: "destination.address",
+}
 
 Formula: TypeAlias = bool | str | None
 """What a predicate comes to: known beforehand, a CEL expression, or (None) nothing that CEL can say."""

@@ -70,7 +70,7 @@ def _listener_of(
     client = q(client_of, namespace, labels, True)
     enforced = q(security, Workloads(namespace, labels, True))
     if socket is not None:
-        enforced = enforced.at_port(socket.port)
+        enforced = enforced.behind_socket(socket.port)
     listener = Listener()
     listener.traffic_direction = OUTBOUND
     if socket is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from envoy.config.route.v3 import route_components_pb2 as pb
+from envoy.type.matcher.v3.metadata_pb2 import MetadataMatcher
 
 from lateen.features.encoding import set_text
-from lateen.intent.route import MatchKind, NamedMatch, RouteMatch
+from lateen.intent.authorization import JWT_FILTER, JWT_PAYLOAD
+from lateen.intent.route import ClaimMatch, MatchKind, NamedMatch, RouteMatch
 
 
 def set_match(target: pb.RouteMatch, match: RouteMatch) -> None:
@@ -31,6 +33,21 @@ def set_match(target: pb.RouteMatch, match: RouteMatch) -> None:
             query.present_match = True
         else:
             set_text(query.string_match, each.text)
+    for each in match.claims:
+        _set_claim(target.dynamic_metadata.add(), each)
+
+
+def _set_claim(target: MetadataMatcher, match: ClaimMatch) -> None:
+    target.filter = JWT_FILTER
+    for key in (JWT_PAYLOAD, *match.path):
+        target.path.add().key = key
+    if match.text.kind is MatchKind.PRESENT:
+        target.value.present_match = True
+    else:
+        matchers = target.value.or_match.value_matchers
+        set_text(matchers.add().string_match, match.text)
+        set_text(matchers.add().list_match.one_of.string_match, match.text)
+    target.invert = match.invert
 
 
 def _set_header(target: pb.HeaderMatcher, match: NamedMatch) -> None:

@@ -104,7 +104,7 @@ def write_principal(target: pb.Principal, predicate: Predicate) -> None:
         case Peer(name):
             write_text(target.authenticated.principal_name, name)
         case Address(side, network):
-            _write_range(target.direct_remote_ip if side is Side.PEER else target.remote_ip, network)
+            _write_range(_caller_address(target, side), network)
         case Header():
             _write_header(target.header, predicate)
         case Metadata():
@@ -113,6 +113,17 @@ def write_principal(target: pb.Principal, predicate: Predicate) -> None:
             write_text(target.url_path.path, value)
         case Port() | ServerName() | PathTemplate():
             raise TypeError(f"{predicate} says nothing about the caller")
+
+
+def _caller_address(target: pb.Principal, side: Side) -> CidrRange:
+    """Only `source_ip` honours a PROXY header without believing headers of the request."""
+    match side:
+        case Side.PEER:
+            return target.direct_remote_ip
+        case Side.ANNOUNCED:
+            return target.source_ip
+        case _:
+            return target.remote_ip
 
 
 def write_text(target: StringMatcher, value: Pattern) -> None:

@@ -82,7 +82,7 @@ def _rule_routes(q: Q, client: Client, bound: BoundRule, source: Ref, port: int)
     rule = Rule(http, client, port, destinations(q, client, http.route, port))
     routes: list[RouteIntent] = []
     for each in bound.matches:
-        match = route_match(each)
+        match = route_match(each, tokens=client.router)
         if match is None:
             continue
         route = _route(q, rule, match, source)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lateen.api.istio.virtual_service import HTTPMatchRequest, StringMatch
-from lateen.intent.route import EVERY_PATH, MatchKind, NamedMatch, RouteMatch, TextMatch
+from lateen.intent.route import EVERY_PATH, ClaimMatch, MatchKind, NamedMatch, RouteMatch, TextMatch
 
 CLAIM_PREFIX = "@request.auth.claims"
 """A header name that means a claim of a JSON web token."""
@@ -32,15 +32,16 @@ def text_match(said: StringMatch, ignore_case: bool = False) -> TextMatch:
     return _PRESENT
 
 
-def route_match(said: HTTPMatchRequest | None) -> RouteMatch | None:
+def route_match(said: HTTPMatchRequest | None, *, tokens: bool = False) -> RouteMatch | None:
     """What a request must look like for a block, every request for None.
 
-    None when the block asks for a claim of a token: nothing verifies tokens on this route, so no request has one.
+    `tokens`: they are verified before routes are chosen (on gateways). Elsewhere no request has a claim, so the
+    answer is None when the block asks for one.
     """
     if said is None:
         return RouteMatch()
     names = (*said.headers, *said.without_headers)
-    if any(name.lower().startswith(CLAIM_PREFIX) for name in names):
+    if not tokens and any(_is_claim(name) for name in names):
         return None
     path = EVERY_PATH
     if said.uri is not None:
@@ -55,12 +56,33 @@ def route_match(said: HTTPMatchRequest | None) -> RouteMatch | None:
     headers += _named(said.headers)
     headers += _named(said.without_headers, invert=True)
     queries = tuple(NamedMatch(name, text_match(text)) for name, text in sorted(said.query_params.items()))
-    return RouteMatch(path, tuple(headers), queries)
+    claims = (*_claims(said.headers), *_claims(said.without_headers, invert=True))
+    return RouteMatch(path, tuple(headers), queries, claims)
 
 
 def _named(said: Mapping[str, StringMatch], invert: bool = False) -> list[NamedMatch]:
     return [
         NamedMatch(name.lower(), text_match(text), invert)
         for name, text in sorted(said.items())
-        if name not in _NOT_HEADERS
+        if name not in _NOT_HEADERS and not _is_claim(name)
     ]
+
+
+def _is_claim(name: str) -> bool:
+    return name.lower().startswith(CLAIM_PREFIX)
+
+
+def _claims(said: Mapping[str, StringMatch], invert: bool = False) -> tuple[ClaimMatch, ...]:
+    return tuple(
+        ClaimMatch(_claim_path(name), text_match(text), invert)
+        for name, text in sorted(said.items())
+        if _is_claim(name)
+    )
+
+
+def _claim_path(name: str) -> tuple[str, ...]:
+    """`@request.auth.claims.a.b` and `@request.auth.claims[a][b]` are the same; only the second takes dots in keys."""
+    rest = name[len(CLAIM_PREFIX) :]
+    if rest.startswith("["):
+        return tuple(rest[1:].removesuffix("]").split("]["))
+    return tuple(each for each in rest.split(".") if each)

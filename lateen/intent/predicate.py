@@ -59,9 +59,11 @@ def expression(said: str, anything: str = ".*") -> str:
 
 
 class Side(enum.StrEnum):
-    """Whose address: the direct peer's, the client's as trusted proxies tell it, or the one that was called."""
+    """Whose address: the direct peer's, the same as a PROXY header tells it, the client's as trusted proxies tell
+    it, or the one that was called."""
 
     PEER = "peer"
+    ANNOUNCED = "announced"
     CLIENT = "client"
     DESTINATION = "destination"
 
@@ -173,16 +175,19 @@ def disjunction(items: Iterable[Predicate]) -> Predicate:
     return found[0] if len(found) == 1 else Some(found)
 
 
-def at_port(predicate: Predicate, port: int) -> Predicate:
-    """The predicate where the port that was called is known: tests of it become their answer."""
+def behind_socket(predicate: Predicate, port: int) -> Predicate:
+    """The predicate for connections to a Unix socket that stands for a port: the port is known beforehand, and the
+    peer is who the PROXY header says."""
     match predicate:
         case All(items):
-            return All(tuple(at_port(each, port) for each in items))
+            return All(tuple(behind_socket(each, port) for each in items))
         case Some(items):
-            return Some(tuple(at_port(each, port) for each in items))
+            return Some(tuple(behind_socket(each, port) for each in items))
         case Not(item):
-            return Not(at_port(item, port))
+            return Not(behind_socket(item, port))
         case Port(number):
             return All() if number == port else Some()
+        case Address(side, network) if side is Side.PEER:
+            return Address(Side.ANNOUNCED, network)
         case _:
             return predicate

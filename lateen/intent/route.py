@@ -47,17 +47,26 @@ class NamedMatch(msgspec.Struct, frozen=True):
 EVERY_PATH = TextMatch(MatchKind.PREFIX, "/")
 
 
+class ClaimMatch(msgspec.Struct, frozen=True):
+    """A claim of a verified token, by the keys that lead to it; a list with such an item counts too."""
+
+    path: tuple[str, ...]
+    text: TextMatch
+    invert: bool = False
+
+
 class RouteMatch(msgspec.Struct, frozen=True):
     """All of these must hold. The default holds for every request."""
 
     path: TextMatch = EVERY_PATH
     headers: tuple[NamedMatch, ...] = ()
     queries: tuple[NamedMatch, ...] = ()
+    claims: tuple[ClaimMatch, ...] = ()
 
     @property
     def every(self) -> bool:
         """True when no request escapes it, so routes behind it are never reached."""
-        return self.path == EVERY_PATH and not self.headers and not self.queries
+        return self.path == EVERY_PATH and not (self.headers or self.queries or self.claims)
 
 
 class Destination(msgspec.Struct, frozen=True):

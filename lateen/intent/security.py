@@ -17,7 +17,7 @@ from lateen.engine import Q
 from lateen.intent.authorization import Context, Meaning, NamedRule, rule_meaning, rule_name
 from lateen.intent.cluster import outbound_names
 from lateen.intent.destination import cluster_name
-from lateen.intent.predicate import at_port
+from lateen.intent.predicate import behind_socket
 from lateen.lib.ids import Ref
 from lateen.model.authorization import AttachedPolicy, ExtAuthz, authorization_policies, ext_authz, policy_refs
 from lateen.model.hosts import resolve
@@ -61,8 +61,8 @@ class Security(msgspec.Struct, frozen=True):
     origins: tuple[Ref, ...] = ()
     port: int = 0
 
-    def at_port(self, port: int) -> Security:
-        """The same for connections to one port, whose own address does not tell it (a Unix socket)."""
+    def behind_socket(self, port: int) -> Security:
+        """The same for connections to a Unix socket that stands for a port."""
         return msgspec.structs.replace(self, port=port)
 
     def of(self, action: str, *, dry_run: bool = False) -> tuple[AttachedPolicy, ...]:
@@ -82,7 +82,9 @@ class Security(msgspec.Struct, frozen=True):
             for index, rule in enumerate(each.policy.spec.rules):
                 meaning = rule_meaning(rule, context, tcp=tcp, restricts=each.action in (DENY, CUSTOM))
                 if meaning is not None and self.port:
-                    meaning = Meaning(at_port(meaning.caller, self.port), at_port(meaning.target, self.port))
+                    meaning = Meaning(
+                        behind_socket(meaning.caller, self.port), behind_socket(meaning.target, self.port)
+                    )
                 if meaning is not None:
                     found.append(NamedRule(rule_name(each.policy.ref, index), meaning))
         return tuple(found)

@@ -126,11 +126,11 @@ class Outcome:
 class GuardedPod(SinglePod):
     """A SinglePod with callers."""
 
-    def __init__(self, labels: Iterable[tuple[str, str]] = (("app", "app"),)) -> None:
+    def __init__(self, labels: Iterable[tuple[str, str]] = (("app", "app"),), *, router: bool = False) -> None:
         self._authority = Authority()
         self._foreign = Authority("another mesh")
         self._leaves: dict[str, tuple[str, str]] = {}
-        super().__init__(labels)
+        super().__init__(labels, router=router)
         certificate, key = self._authority.leaf("spiffe://cluster.local/ns/default/sa/default")
         own = Secret(name="default")
         own.tls_certificate.certificate_chain.inline_bytes = certificate
