@@ -154,6 +154,32 @@ class PutStatus(msgspec.Struct, frozen=True):
         return tx.put(msgspec.structs.replace(row, status=encoded))
 
 
+class SetConditions(msgspec.Struct, frozen=True):
+    """Conditions of an object by their types; others, and the rest of its status, stay. `lastTransitionTime` moves
+    when a condition's `status` does. Nothing happens when the object is gone or of another generation by now."""
+
+    ref: Ref
+    generation: int
+    conditions: tuple[Json, ...]
+
+    def run(self, tx: Transaction) -> Row | None:
+        row = tx.row(self.ref)
+        if row is None or row.generation != self.generation:
+            return row
+        status: Json = msgspec.json.decode(row.status)
+        there: list[Json] = status.get("conditions") or []
+        before = {each.get("type"): each for each in there}
+        after = dict(before)
+        for each in self.conditions:
+            old = before.get(each["type"])
+            same = old is not None and old.get("status") == each["status"]
+            after[each["type"]] = {**each, "lastTransitionTime": old["lastTransitionTime"] if same and old else tx.now}
+        if after == before:
+            return row
+        status["conditions"] = list(after.values())
+        return tx.put(msgspec.structs.replace(row, status=msgspec.json.encode(status)))
+
+
 class Delete(msgspec.Struct, frozen=True):
     """The end of an object: at once, or after its finalizers, or (a Pod on a node) after its grace.
 

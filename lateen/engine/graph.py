@@ -258,6 +258,11 @@ class Graph:
         cell = self._cells.get(key)
         return None if cell is None else cell.value
 
+    def changed_at(self, key: Key) -> int:
+        """The revision at which the input of that key last changed; 0 when nobody ever put or read it."""
+        cell = self._cells.get(key)
+        return 0 if cell is None else cell.changed_at
+
     def pull(self, fn: Callable[Concatenate[Q, P], R], *args: P.args, **_: P.kwargs) -> R:
         """The answer of a query now, memoised like any other. Raises what the query raised."""
         return cast("R", self._pull(self._node(fn, args)))

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import msgspec
 
 from lateen.api.istio.destination_rule import DestinationRule, PortTrafficPolicy, Subset, TrafficPolicy
-from lateen.api.objects import in_namespace
+from lateen.api.objects import get, in_namespace
 from lateen.engine import Q
 from lateen.lib.ids import Ref
 from lateen.model.hosts import covers, is_wildcard, resolve, specificity
@@ -70,6 +70,21 @@ def destination_rule(q: Q, client: Client, host: str) -> Rule | None:
             if not each.selecting and ("*" in each.exported_to or client.namespace in each.exported_to):
                 return each
     return None
+
+
+def named_by(q: Q, ref: Ref) -> tuple[Ref, ...]:
+    """The rules that are one rule with that one, the oldest first, itself included; empty when there is no such."""
+    own = get(q, DestinationRule, ref.namespace, ref.name)
+    if own is None:
+        return ()
+    host = resolve(own.spec.host, ref.namespace, q(domain))
+    return next((each for each in q(_same_host, ref.namespace, host) if ref in each), ())
+
+
+def _same_host(q: Q, namespace: str, host: str) -> tuple[tuple[Ref, ...], ...]:
+    table = q(_table, namespace)
+    rules = table.wild if is_wildcard(host) else table.exact.get(host, ())
+    return tuple(each.refs for each in rules if each.host == host)
 
 
 def port_policy(policy: TrafficPolicy | None, port: int) -> TrafficPolicy | PortTrafficPolicy | None:

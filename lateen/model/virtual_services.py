@@ -94,6 +94,17 @@ def mesh_virtual_service(q: Q, client: Client, host: str) -> Ref | None:
     return None
 
 
+def mesh_rivals(q: Q, client: Client, host: str) -> tuple[Ref, ...]:
+    """The VirtualServices for sidecars of a client that name exactly this full host or wildcard; the first counts."""
+    ranks = {each.ref: rank for each in q(_bound_to_host, host) if (rank := _rank(q, client, each)) is not None}
+    return tuple(sorted(ranks, key=ranks.__getitem__))
+
+
+def contested(q: Q, host: str) -> bool:
+    """True when several VirtualServices for sidecars name exactly this full host or wildcard."""
+    return len(q(_bound_to_host, host)) > 1
+
+
 def mesh_hosts(q: Q, client: Client) -> tuple[str, ...]:
     """The hosts and wildcards that VirtualServices for sidecars of a client name, sorted. Most are services; the
     others are names that exist by the VirtualService alone."""

@@ -10,7 +10,7 @@ was accepted (`Entry.serving`), also to clients that connect later.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from lateen.intent.scope import Scope
 from lateen.lib.ids import Ref
 from lateen.xds.pump import Handle, Pump
 from lateen.xds.subscription import UNKNOWN
+from lateen.xds.uses import Uses
 from lateen.xds.wire import delta_chunk, sotw_chunk
 
 log = structlog.get_logger()
@@ -29,8 +30,9 @@ log = structlog.get_logger()
 class Reader(Protocol):
     """A stream, as the catalogue knows it."""
 
-    def changed(self, type_index: int, name: str) -> None:
-        """That resource may differ from what the client has."""
+    def changed(self, type_index: int, name: str, before: tuple[Ref, ...] | None, listed: bool = False) -> None:
+        """That resource may differ from what the client has, which was made from `before`; None: it has none of this
+        audience. `listed`: the name came or went."""
         ...
 
 
@@ -90,9 +92,12 @@ class Audience:
 class Catalogue:
     """Entries and audiences, kept up to date by the pump. For the loop's thread."""
 
-    def __init__(self, pump: Pump, types: tuple[ResourceType, ...]) -> None:
+    def __init__(
+        self, pump: Pump, types: tuple[ResourceType, ...], tracked: Callable[[Ref], bool] = lambda _: True
+    ) -> None:
         self._pump = pump
         self.types = types
+        self.uses = Uses[Entry](tracked)
         self._audiences: dict[Scope, Audience] = {}
         self._twins: dict[tuple[int, str], dict[Scope, Entry]] = {}
         self._trusted: list[dict[Ref, Any]] = [{} for _ in types]
@@ -121,19 +126,26 @@ class Catalogue:
             audience.listed[type_index] = self._names(audience, type_index)
         for name in audience.listed[type_index]:
             if name in audience.listed[type_index]:  # a revision may come between two steps
-                self._entry(audience, type_index, name).wildcard = True
-                reader.changed(type_index, name)
+                entry = self._entry(audience, type_index, name)
+                entry.wildcard = True
+                self.uses.touch(entry.inputs)
+                reader.changed(type_index, name, None)
             yield
 
     def ask(self, reader: Reader, audience: Audience, type_index: int, name: str) -> None:
         """Makes a stream a subscriber of one name."""
-        self._entry(audience, type_index, name).askers[reader] = None
-        reader.changed(type_index, name)
+        entry = self._entry(audience, type_index, name)
+        entry.askers[reader] = None
+        self.uses.touch(entry.inputs)
+        reader.changed(type_index, name, None)
 
     def leave(self, reader: Reader, audience: Audience, type_index: int) -> None:
         """The inverse of `join`."""
         wildcard = audience.wildcard[type_index]
         wildcard.pop(reader, None)
+        for name in audience.listed[type_index]:
+            if (entry := audience.entries[type_index].get(name)) is not None:
+                self.uses.touch(entry.inputs)
         if not wildcard and (names := audience.names[type_index]) is not None:
             names.close()
             audience.names[type_index] = None
@@ -146,6 +158,7 @@ class Catalogue:
         """The inverse of `ask`."""
         if (entry := audience.entries[type_index].get(name)) is not None:
             entry.askers.pop(reader, None)
+            self.uses.touch(entry.inputs)
             self._release(audience, entry)
 
     def exit(self, audience: Audience) -> None:
@@ -169,13 +182,15 @@ class Catalogue:
         entries = audience.entries[type_index]
         for name in after - before:
             self._entry(audience, type_index, name).wildcard = True
+        lost: dict[str, tuple[Ref, ...]] = {}
         for name in before - after:
             entry = entries[name]
             entry.wildcard = False
+            lost[name] = tuple(entry.inputs)
             self._release(audience, entry)
         for name in before ^ after:
             for reader in audience.wildcard[type_index]:
-                reader.changed(type_index, name)
+                reader.changed(type_index, name, lost.get(name, ()), listed=True)
 
     def _entry(self, audience: Audience, type_index: int, name: str) -> Entry:
         entry = audience.entries[type_index].get(name)
@@ -195,6 +210,7 @@ class Catalogue:
         assert entry.handle is not None
         entry.handle.close()
         entry.handle = None
+        self.uses.forget(entry, entry.inputs)
         audience.entries[entry.type_index].pop(entry.name, None)
         twins = self._twins[entry.type_index, entry.name]
         twins.pop(entry.scope, None)
@@ -215,23 +231,43 @@ class Catalogue:
         current = entry.current
         if current is None or before is None or current.version != before.version:
             entry.refusal = ""
-        graph = self._pump.graph
+        graph, inputs = self._pump.graph, entry.inputs
         entry.inputs = {} if current is None else {ref: graph.input(ref) for ref in current.origins}
+        self.uses.put(entry, inputs, entry.inputs)
         if current is not None and entry.good is not None and entry.good.version == current.version:
             self.accepted(entry, current.version)
 
     def _refresh(self, entry: Entry) -> None:
-        before = entry.version
+        before, failed, origins = entry.version, entry.failed, tuple(entry.inputs)
         self._read(entry)
-        if entry.version != before or entry.failed:
-            self._announce(entry)
+        if entry.version != before or entry.failed or failed:
+            self._announce(entry, origins)
 
-    def _announce(self, entry: Entry) -> None:
-        for reader in entry.askers:
-            reader.changed(entry.type_index, entry.name)
+    def _announce(self, entry: Entry, before: tuple[Ref, ...] = ()) -> None:
+        for reader in self.readers(entry):
+            reader.changed(entry.type_index, entry.name, before)
+
+    def readers(self, entry: Entry) -> list[Reader]:
+        """The streams that get an entry."""
+        found = list(entry.askers)
         if entry.wildcard:
-            for reader in self._audiences[entry.scope].wildcard[entry.type_index]:
-                reader.changed(entry.type_index, entry.name)
+            found += self._audiences[entry.scope].wildcard[entry.type_index]
+        return found
+
+    def users(self, ref: Ref) -> set[Reader]:
+        """The streams that get a resource made from that object."""
+        found: set[Reader] = set()
+        whole: set[tuple[int, Scope]] = set()  # wildcard subscribers are the same for all resources of a type
+        for entry in self.uses.of(ref):
+            found.update(entry.askers)
+            if entry.wildcard and (entry.type_index, entry.scope) not in whole:
+                whole.add((entry.type_index, entry.scope))
+                found.update(self._audiences[entry.scope].wildcard[entry.type_index])
+        return found
+
+    def frozen(self, entry: Entry) -> bool:
+        """True when clients do not get what the entry is now: it was refused, or could not be made."""
+        return bool(entry.refusal) or entry.failed
 
     # -- what clients say of it -----------------------------------------------------------------------------
 
@@ -253,6 +289,14 @@ class Catalogue:
             return False
         twins = self._twins.get((entry.type_index, entry.name), {}).values()
         return any(each.good is not None and each.good.version == current.version for each in twins)
+
+    def pardoned(self, entry: Entry) -> bool:
+        """True when a client of another Scope took meanwhile what is held back here: then it is given out after all."""
+        if not self.accepted_elsewhere(entry):
+            return False
+        entry.refusal = ""
+        self._announce(entry)
+        return True
 
     def refused(self, entry: Entry, version: str, error: str) -> bool:
         """A client refused this version alone. True when it is new and nobody has accepted it: then it is held back

@@ -97,6 +97,9 @@ class Court:
 
     async def _judge(self, entry: Entry, stream: Stream, version: str, error: str) -> None:
         await self._others(entry, version)
+        if self._open(entry, version) and self._catalogue.pardoned(entry):
+            self._say(stream, entry, version, error, (), only_this_proxy=True)
+            return
         if not self._open(entry, version):
             if entry.good is not None and entry.good.version == version:
                 self._say(stream, entry, version, error, (), only_this_proxy=True)

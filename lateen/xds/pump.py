@@ -82,6 +82,10 @@ class Pump:
             self._inbox[key] = None
         self._woken.set()
 
+    def waiting(self, key: Key) -> bool:
+        """True when a change of that key has not become part of a revision yet."""
+        return key in self._inbox
+
     def watch(
         self, on_change: Callable[[], None], fn: Callable[Concatenate[Q, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> Handle[R]:

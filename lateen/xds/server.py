@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from typing import cast
 
 import grpc
@@ -29,10 +29,12 @@ from google.protobuf.message import DecodeError
 from lateen.engine import Graph, Q
 from lateen.envoy.resource import ResourceType
 from lateen.intent.scope import Proxy, Scope
+from lateen.lib.ids import Ref
 from lateen.xds.auth import Context as AuthContext
 from lateen.xds.auth import Identify, Refused
 from lateen.xds.catalogue import Catalogue
 from lateen.xds.nack import Court, Quarantine, Refusal
+from lateen.xds.progress import Behind, Progress, lagging, progress
 from lateen.xds.pump import Pump
 from lateen.xds.stream import Events, Protocol, Request, Stream
 
@@ -78,6 +80,7 @@ class ProxyStatus(msgspec.Struct, frozen=True):
     peer: str
     acked_revision: int
     types: tuple[TypeStatus, ...]
+    behind: tuple[Behind, ...] = ()
 
 
 class XdsServer:
@@ -91,12 +94,14 @@ class XdsServer:
         identify: Identify,
         quarantine: Quarantine | None = None,
         on_nack: Callable[[Refusal], None] = lambda _: None,
+        tracked: Callable[[Ref], bool] = lambda _: True,
     ) -> None:
         self.pump = Pump(graph)
         self.counters: Counter[str] = Counter()
+        self._news: list[Callable[[], None]] = []
         self._scope_of = scope_of
         self._identify = identify
-        self._catalogue = Catalogue(self.pump, types)
+        self._catalogue = Catalogue(self.pump, types, tracked)
         self._streams: dict[Stream, None] = {}
         self._ready: dict[Stream, None] = {}
         self._court = Court(self.pump, self._catalogue, lambda: list(self._streams), quarantine, on_nack)
@@ -131,6 +136,22 @@ class XdsServer:
         """All connected proxies, by namespace and name."""
         found = [self._status(each) for each in self._streams]
         return sorted(found, key=lambda each: (each.proxy.namespace, each.proxy.name, each.node_id))
+
+    def progress(self, refs: Collection[Ref]) -> dict[Ref, Progress]:
+        """On how many proxies some objects are live now; `tracked` ones only."""
+        return progress(self.pump.graph, self._catalogue, self._streams, refs)
+
+    def touched(self) -> set[Ref]:
+        """The objects that other proxies need than when this was last asked."""
+        return self._catalogue.uses.take()
+
+    def on_news(self, callback: Callable[[], None]) -> None:
+        """Calls back whenever a proxy has answered, come or gone: the progress of objects may be another."""
+        self._news.append(callback)
+
+    def _tell(self) -> None:
+        for callback in self._news:
+            callback()
 
     # -- streams --------------------------------------------------------------------------------------------
 
@@ -173,6 +194,7 @@ class XdsServer:
             del self._streams[stream]
             self._ready.pop(stream, None)
             stream.close()
+            self._tell()
             log.info("proxy gone", proxy=f"{proxy.namespace}/{proxy.name}", protocol=protocol, peer=stream.peer)
 
     async def _read(
@@ -200,6 +222,7 @@ class XdsServer:
     def _answered(self, short: str, accepted: bool) -> None:
         self.counters[f"{'acked' if accepted else 'refused'} {short}"] += 1
         self._court.heard()
+        self._tell()
 
     def _status(self, stream: Stream) -> ProxyStatus:
         rows: list[TypeStatus] = []
@@ -221,7 +244,13 @@ class XdsServer:
                 )
             )
         return ProxyStatus(
-            stream.proxy, stream.node_id, stream.protocol, stream.peer, stream.acked_revision, tuple(rows)
+            stream.proxy,
+            stream.node_id,
+            stream.protocol,
+            stream.peer,
+            stream.acked_revision,
+            tuple(rows),
+            tuple(lagging(self._catalogue, stream)),
         )
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final, Literal
@@ -24,7 +24,9 @@ import structlog
 
 from lateen.envoy.resource import Resource
 from lateen.intent.scope import Proxy, Scope
+from lateen.lib.ids import Ref
 from lateen.xds.catalogue import Catalogue, Entry
+from lateen.xds.lags import NOTHING, Lag, Lags
 from lateen.xds.pump import Handle, Pump
 from lateen.xds.subscription import Offer, Subscription
 from lateen.xds.wire import delta_response, sotw_response
@@ -93,6 +95,7 @@ class Stream:
         self.protocol: Protocol = protocol
         self.peer = peer
         self.subscriptions: dict[int, Subscription] = {}
+        self.lags = Lags()
         self.outbox: asyncio.Queue[bytes] = asyncio.Queue()
         self._catalogue = catalogue
         self._pump = pump
@@ -183,6 +186,8 @@ class Stream:
             else:
                 self._catalogue.unask(self, self._audience, index, name)
             yield
+        if names:
+            self.lags.settle(index, subscription.wants)
 
     def _answered(self, index: int, subscription: Subscription, request: Request) -> None:
         entries = self._audience.entries[index]
@@ -196,6 +201,7 @@ class Stream:
                 for name, version in offer.sent.items():
                     if (entry := entries.get(name)) is not None:
                         self._catalogue.accepted(entry, version)
+                self._caught_up(index, subscription, offer)
         else:
             offer = subscription.refuse(request.nonce, request.error)
             if offer is None:
@@ -211,11 +217,14 @@ class Stream:
 
     # -- what changes ---------------------------------------------------------------------------------------
 
-    def changed(self, type_index: int, name: str) -> None:
-        """That resource may differ from what the client has."""
+    def changed(self, type_index: int, name: str, before: tuple[Ref, ...] | None, listed: bool = False) -> None:
+        """That resource may differ from what the client has, which was made from `before`; None: from nothing that is
+        known."""
         if (subscription := self.subscriptions.get(type_index)) is not None:
             if self.settled:
                 self._watermark = self._pump.drained
+            held = NOTHING if before is None else self._pump.drained
+            self.lags.note(type_index, name, held, asyncio.get_running_loop().time(), before or (), listed)
             subscription.dirty.add(name)
             self._events.ready(self)
 
@@ -234,6 +243,8 @@ class Stream:
         self._audience = after
         for index, subscription in self.subscriptions.items():
             subscription.dirty.update(subscription.held)
+            for name in subscription.held:
+                self.lags.note(index, name, NOTHING, asyncio.get_running_loop().time(), listed=True)
             if subscription.wildcard:
                 yield from self._catalogue.join(self, after, index)
                 self._catalogue.leave(self, before, index)
@@ -261,6 +272,50 @@ class Stream:
     def acked_revision(self) -> int:
         """The newest revision of which the client has, and has answered for, everything."""
         return self._pump.drained if self.settled else self._watermark
+
+    def _caught_up(self, index: int, subscription: Subscription, offer: Offer) -> None:
+        """The client took an offer. What it got of a frozen resource is an older version: that lag stays."""
+        entries = self._audience.entries[index]
+        names = [
+            name
+            for name in (*offer.sent, *offer.removed)
+            if (entry := entries.get(name)) is None or not self._catalogue.frozen(entry)
+        ]
+        self.lags.acked(index, names, offer.revision, subscription.dirty.__contains__)
+
+    def _waits(self, index: int) -> Callable[[str], bool]:
+        """Of a name of a type: the client does not hold what it is now."""
+        subscription, entries = self.subscriptions[index], self._audience.entries[index]
+        sent = subscription.in_flight
+
+        def behind(name: str) -> bool:
+            if name in subscription.dirty or (sent is not None and (name in sent.sent or name in sent.removed)):
+                return True
+            entry = entries.get(name)
+            if entry is None or not subscription.wants(name):
+                return False
+            refused = subscription.refused.get(name)
+            return self._catalogue.frozen(entry) or (refused is not None and refused == entry.version)
+
+        return behind
+
+    def objection(self, index: int, name: str) -> str:
+        """Envoy's words against what a name is now; empty when nobody refuses it."""
+        entry = self._audience.entries[index].get(name)
+        return self.subscriptions[index].errors.get(name) or (entry.refusal if entry is not None else "")
+
+    def missing(self, index: int, name: str, lag: Lag) -> tuple[Collection[Ref], int]:
+        """The objects a resource that is behind is or was made from, and the newest revision of theirs that the client
+        holds there. Of a frozen resource only those count that were otherwise in the version it holds."""
+        entry = self._audience.entries[index].get(name)
+        if entry is None:
+            return lag.before, lag.revision
+        subscription = self.subscriptions[index]
+        if entry.good is not None and entry.refusal and subscription.held.get(name) == entry.good.version:
+            good = entry.good_inputs
+            changed = [ref for ref in {**entry.inputs, **good} if good.get(ref) != entry.inputs.get(ref)]
+            return changed, NOTHING
+        return (entry.inputs.keys() | set(lag.before)) if lag.before else entry.inputs.keys(), lag.revision
 
     def try_out(self, entry: Entry, resource: Resource) -> asyncio.Future[str]:
         """Offers another content of an entry to this client alone. The answer is what it has against it; it is
@@ -308,6 +363,8 @@ class Stream:
             blocked = blocked or self._blocks(subscription)
         if deferred:
             self._remove(deferred)
+        for index in self.subscriptions:
+            self.lags.settle(index, self._waits(index))
 
     def _blocks(self, subscription: Subscription) -> bool:
         """True while this type has more to send than is in flight, for a while: Envoy answers for clusters when they

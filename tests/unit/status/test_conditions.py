@@ -1,0 +1,180 @@
+"""Conditions of objects: who needs them, who is behind, who refuses, who loses, and what a status costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from lateen.daemon.status_writer import StatusWriter
+from tests.unit.status.plane import Plane, route, running
+
+GOOD = {
+    "Accepted": "True Accepted",
+    "Programmed": "True Live",
+    "Conflicted": "False NoConflict",
+    "Enforced": "True Enforced",
+}
+
+
+@pytest.fixture
+async def plane() -> AsyncIterator[Plane]:
+    async with running() as each:
+        yield each
+
+
+async def test_an_object_is_programmed_when_the_slowest_proxy_has_answered(plane: Plane) -> None:
+    await plane.proxy("reviews-1")
+    second = await plane.proxy("ratings-1")
+    await plane.apply(route("a", "reviews"))
+    assert await plane.reaches("vs", "a", GOOD) < 1
+    assert plane.condition("vs", "a", "Programmed")["message"] == "live on 2 of 2 proxies"
+    second.answering.clear()
+    await plane.apply(route("a", "reviews", "2s"))
+    await plane.reaches("vs", "a", {"Programmed": "False Pending", "Enforced": "False NotLiveEverywhere"})
+    message = "live on 1 of 2 proxies; ratings-1.default has not answered for routes 9080"
+    await plane.until(lambda: plane.condition("vs", "a", "Programmed").get("message") == message)
+    (behind,) = [each for each in plane.xds.proxies() if each.behind]
+    assert (behind.proxy.name, behind.behind[0].name, behind.behind[0].waiting) == ("ratings-1", "9080", True)
+    since = plane.condition("vs", "a", "Programmed")["lastTransitionTime"]
+    assert since.endswith("Z")
+    second.answering.set()
+    await plane.reaches("vs", "a", GOOD)
+
+
+async def test_a_proxy_that_is_gone_holds_nothing_back(plane: Plane) -> None:
+    await plane.proxy("reviews-1")
+    second = await plane.proxy("ratings-1")
+    second.answering.clear()
+    await plane.apply(route("a", "reviews"))
+    await plane.reaches("vs", "a", {"Programmed": "False Pending"})
+    await second.leave()
+    assert await plane.reaches("vs", "a", GOOD) < 1
+    assert plane.condition("vs", "a", "Programmed")["message"] == "live on 1 of 1 proxies"
+
+
+async def test_an_object_is_not_held_back_by_what_others_change(plane: Plane) -> None:
+    """One proxy hangs on an older revision of a route table that another object changed later."""
+    first = await plane.proxy("reviews-1")
+    await plane.apply(route("a", "reviews"))
+    await plane.reaches("vs", "a", GOOD)
+    first.answering.clear()
+    await plane.apply(route("b", "ratings"))
+    await plane.reaches("vs", "b", {"Programmed": "False Pending"})
+    assert plane.says("vs", "a") == GOOD
+    first.answering.set()
+    await plane.reaches("vs", "b", GOOD)
+
+
+async def test_leaving_a_resource_counts_until_the_proxy_has_dropped_it(plane: Plane) -> None:
+    first = await plane.proxy("reviews-1")
+    await plane.apply(route("a", "reviews"))
+    await plane.reaches("vs", "a", GOOD)
+    first.answering.clear()
+    await plane.apply(route("a", "elsewhere.example"))
+    await plane.reaches("vs", "a", {"Programmed": "False Pending"})
+    await asyncio.sleep(0.2)
+    assert plane.says("vs", "a")["Programmed"] == "False Pending"
+    first.answering.set()
+    await plane.until(lambda: plane.says("vs", "a")["Programmed"].startswith("True"))
+
+
+async def test_nobody_needs_it(plane: Plane) -> None:
+    await plane.proxy("reviews-1")
+    policy = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: p}
+spec: {selector: {matchLabels: {app: nobody}}, mtls: {mode: STRICT}}
+"""
+    await plane.apply(policy)
+    await plane.reaches("pa", "p", {"Programmed": "True NoProxyNeedsIt", "Enforced": "False NoProxySelected"})
+    await plane.until(lambda: "no workload has" in plane.condition("pa", "p", "Enforced").get("message", ""))
+    await plane.reaches("pa", "p", {"Accepted": "True AcceptedWithWarnings"})
+    assert plane.condition("pa", "p", "Accepted")["message"].startswith("spec.selector")
+
+
+async def test_one_bad_among_49_good(plane: Plane) -> None:
+    def refuses(body: bytes) -> str:
+        return "Invalid regex: nine" if b"h9.example" in body else ""
+
+    for name in ("reviews-1", "ratings-1"):
+        (await plane.proxy(name)).refuses = refuses
+    await plane.apply("---".join(_host(number) for number in range(50)))
+    bad = {"Accepted": "False RefusedByProxies", "Programmed": "False RefusedByProxies"}
+    await plane.reaches("vs", "h9", {**bad, "Enforced": "False RefusedByProxies"}, 20)
+    for number in range(50):
+        if number != 9:
+            await plane.reaches("vs", f"h{number}", GOOD)
+    expected = "Envoy refuses it, so no version of it was ever good: Invalid regex: nine"
+    assert plane.condition("vs", "h9", "Accepted")["message"] == expected
+    await plane.apply(_host(9).replace("h9.example", "other.example"))
+    assert await plane.reaches("vs", "h9", GOOD) < 1
+
+
+def _host(number: int) -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: h{number}}}
+spec:
+  hosts: [h{number}.example]
+  http: [{{route: [{{destination: {{host: ratings, port: {{number: 9080}}}}}}]}}]
+"""
+
+
+async def test_a_proxy_that_alone_refuses_is_named(plane: Plane) -> None:
+    await plane.proxy("reviews-1")
+    odd = await plane.proxy("ratings-1")
+    odd.refuses = lambda body: "out of memory" if b"reviews" in body else ""
+    await plane.apply(route("a", "reviews", "7s"))
+    await plane.reaches("vs", "a", {"Programmed": "False RefusedByProxies"}, 10)
+    message = "live on 1 of 2 proxies; ratings-1.default refuses routes 9080: out of memory"
+    assert plane.condition("vs", "a", "Programmed")["message"] == message
+    assert plane.says("vs", "a")["Accepted"] == "True Accepted"
+
+
+async def test_a_status_runs_no_query_and_is_written_once(plane: Plane) -> None:
+    await plane.proxy("reviews-1")
+    await plane.apply(route("a", "reviews"))
+    await plane.reaches("vs", "a", GOOD)
+    await asyncio.sleep(0.3)
+    written, commits = plane.writer.written, plane.graph.revision
+    with plane.graph.tracing() as ran:
+        plane.writer._dirty.add(plane.ref("vs", "a"))
+        plane.writer._woken.set()
+        await asyncio.sleep(0.3)
+        writer = StatusWriter(plane.store, plane.xds, return_s=0)
+        await writer._round(returning=False)
+    assert ran == []
+    assert (plane.writer.written, writer.written, plane.graph.revision) == (written, 0, commits)
+
+
+async def test_translation_runs_as_often_with_conditions_as_without(plane: Plane) -> None:
+    await plane.proxy("reviews-1")
+    await plane.apply(route("a", "reviews"))
+    await plane.reaches("vs", "a", GOOD)
+    with plane.graph.tracing() as ran:
+        await plane.apply(route("a", "reviews", "9s"))
+        await plane.reaches("vs", "a", GOOD)
+        await asyncio.sleep(0.2)
+    assert sum(each.startswith("port_configuration(") for each in ran) == 1
+    assert sum(each.startswith("losses(") for each in ran) == 1
+
+
+async def test_a_thousand_changes_in_ten_seconds(plane: Plane) -> None:
+    """Shorter here: the same thousand objects as fast as they go."""
+    for name in ("reviews-1", "ratings-1"):
+        await plane.proxy(name)
+    for start in range(0, 1000, 100):
+        await plane.apply("---".join(_host(number) for number in range(start, start + 100)))
+    names = [f"h{number}" for number in range(1000)]
+
+    def right() -> bool:
+        return all(plane.says("vs", name) == GOOD for name in names)
+
+    took = await plane.until(right, 20)
+    assert took < 3, took
+    looked, written = plane.writer.looked_at, plane.writer.written
+    assert written <= looked
