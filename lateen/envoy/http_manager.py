@@ -53,7 +53,7 @@ def http_manager(
         manager.route_config.CopyFrom(table)
     manager.codec_type = HttpConnectionManager.HTTP2 if http2_only else HttpConnectionManager.AUTO
     if security is not None:
-        add_http_security(manager, security, reroutes=direction is Direction.GATEWAY)
+        add_http_security(manager, security, q(access_log).file, reroutes=direction is Direction.GATEWAY)
     for encoded in http_filters(direction):
         manager.http_filters.add().ParseFromString(encoded)
     manager.server_name = SERVER_NAME

@@ -25,12 +25,19 @@ from google.protobuf.message import Message
 from lateen.envoy import ext_authz, jwt
 from lateen.envoy.gate import NOWHERE, Gate, format_string, tcp_gate
 from lateen.envoy.rbac import write_rules
+from lateen.envoy.security_log import (
+    AUDITED,
+    DRY_RUN,
+    EXPLAINED,
+    HTTP_RBAC,
+    add_explanation,
+    add_security_logs,
+)
 from lateen.envoy.virtual_host import field
 from lateen.features.encoding import pack
 from lateen.intent.authorization import NamedRule
 from lateen.intent.security import ALLOW, AUDIT, CUSTOM, DENY, Authorizer, Security
 
-HTTP_RBAC = "envoy.filters.http.rbac"
 NETWORK_RBAC = "envoy.filters.network.rbac"
 SET_FILTER_STATE = "envoy.filters.network.set_filter_state"
 DESTINATION_STATE = "envoy.network.transport_socket.original_dst_address"
@@ -38,11 +45,6 @@ DESTINATION_STATE = "envoy.network.transport_socket.original_dst_address"
 _ON_DOWNSTREAM_TLS_HANDSHAKE = 2
 """The number of that field of the filter's Config."""
 TCP_PREFIX = "tcp."
-
-DRY_RUN = "istio_dry_run_{}_"
-"""Prefix of the counters and metadata of a policy on trial, by action in lower case."""
-AUDITED = "istio_audit_"
-EXPLAINED = "lateen_explain_"
 
 _ACTIONS = {
     DENY: rbac_pb2.RBAC.DENY,
@@ -68,8 +70,13 @@ def http_security(security: Security, *, reroutes: bool = False) -> tuple[HttpFi
     return tuple(_http_filter(name, config) for name, config in found)
 
 
-def add_http_security(manager: HttpConnectionManager, security: Security, *, reroutes: bool) -> None:
-    """Adds the filters and logs of some policies to a connection manager. `reroutes`: claims may choose routes."""
+def add_http_security(manager: HttpConnectionManager, security: Security, log: str, *, reroutes: bool) -> None:
+    """Adds the filters, log lines and explanations of some policies to a connection manager.
+
+    `log` is the file of the access log, may be empty. `reroutes`: claims may choose routes.
+    """
+    add_security_logs(manager, security, log)
+    add_explanation(manager, security)
     manager.http_filters.extend(http_security(security, reroutes=reroutes))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.envoy.guarded_pod import APPLICATION_OF_ALL_METHODS, Call, GuardedPod
-from tests.envoy.single_pod import ADDRESS
+from tests.envoy.single_pod import ADDRESS, READY_S
 
 APPLICATION = f"""
 apiVersion: v1
@@ -25,6 +28,7 @@ spec:
   ports: [{{name: http, port: 80, targetPort: 9080}}, {{name: http-other, port: 81, targetPort: 9081}}]
 ---
 """
+EXPLAINS = '{lateen.io/explain-denials: "true"}'
 ALICE = "ns/a/sa/alice"
 BOB = "ns/b/sa/bob"
 
@@ -309,3 +313,69 @@ def test_policies_on_trial_are_counted_and_not_enforced(pod: GuardedPod, action:
     assert pod.statuses([A, A, Call(BOB)]) == [200, 200, 200]
     counted = pod.envoy.stat(f"{prefix}_allowed") - before[0], pod.envoy.stat(f"{prefix}_denied") - before[1]
     assert counted == ((2, 1) if action in ("ALLOW", "AUDIT") else (1, 2))
+
+
+def logging(pod: GuardedPod, name: str) -> tuple[str, Path]:
+    """Mesh configuration with an access log in a file, and the file."""
+    file = pod.directory / f"{name}.log"
+    mesh = f"""
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: istio, namespace: istio-system}}
+data: {{mesh: "accessLogFile: {file}"}}
+---
+"""
+    return mesh, file
+
+
+def lines(file: Path, count: int) -> list[str]:
+    """The lines of a log once there are so many; Envoy writes them a little later."""
+    deadline = time.monotonic() + READY_S
+    while not file.exists() or len(found := file.read_text().splitlines()) < count:
+        assert time.monotonic() < deadline, file.read_text() if file.exists() else "no log"
+        time.sleep(0.05)
+    return found
+
+
+def test_the_log_names_the_rule_that_refused(pod: GuardedPod) -> None:
+    mesh, file = logging(pod, "refused")
+    pod.configure(APPLICATION, mesh, policy(f"{{action: DENY, {operation('paths: [/no]')}}}", "shut", "istio-system"))
+    assert pod.statuses([Call(ALICE, path="/no")]) == [403]
+    assert "rbac_access_denied_matched_policy[ns[istio-system]-policy[shut]-rule[0]]" in lines(file, 1)[0]
+
+
+def test_audits_and_trials_are_logged_with_the_rule(pod: GuardedPod) -> None:
+    mesh, file = logging(pod, "audited")
+    trial = '{istio.io/dry-run: "true"}'
+    pod.configure(
+        APPLICATION,
+        mesh,
+        policy(f"{{action: AUDIT, {operation('paths: [/a]')}}}", "watch"),
+        policy(f"{{action: DENY, {operation('paths: [/d]')}}}", "try-deny", annotations=trial),
+        policy(f"{{{operation('paths: [/a, /d, /]')}}}", "try-allow", annotations=trial),
+    )
+    calls = [Call(ALICE, path=each) for each in ("/", "/a", "/d", "/z")]
+    assert pod.statuses(calls) == [200] * 4
+    said = [json.loads(each) for each in lines(file, 7) if each.startswith("{")]
+    assert sorted((each["security"], each["path"], each["rule"]) for each in said) == [
+        ("audit", "/a", "ns[default]-policy[watch]-rule[0]"),
+        ("dry-run ALLOW", "/z", None),
+        ("dry-run DENY", "/d", "ns[default]-policy[try-deny]-rule[0]"),
+    ]
+    assert all(each["source"] == "spiffe://cluster.local/ns/a/sa/alice" for each in said)
+
+
+def test_who_may_know_is_told_why(pod: GuardedPod) -> None:
+    explains = policy(f"{{action: AUDIT, {source('namespaces: [a]')}}}", "why", annotations=EXPLAINS)
+    denies = policy(f"{{action: DENY, {operation('paths: [/no]')}}}", "shut")
+    allows = policy(f"{{{operation('paths: [/no, /yes]')}}}", "open")
+    pod.configure(APPLICATION, explains, denies, allows)
+    paths = ["/no", "/else", "/yes"]
+    told = pod.calls([Call(ALICE, path=each) for each in paths])
+    assert [each.status for each in told] == [403, 403, 200]
+    reason = "rbac_access_denied_matched_policy[{}]"
+    assert told[0].headers["x-lateen-reason"] == reason.format("ns[default]-policy[shut]-rule[0]")
+    assert told[1].headers["x-lateen-reason"] == reason.format("none")
+    assert told[1].headers["x-lateen-allowing"] == "default/open"
+    for each in (*pod.calls([Call(BOB, path=each) for each in paths]), told[2]):
+        assert not any(name.startswith("x-lateen") for name in each.headers)
