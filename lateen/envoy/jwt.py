@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from envoy.extensions.filters.http.jwt_authn.v3.config_pb2 import JwtAuthentication, JwtProvider
 
-from lateen.intent.authorization import JWT_FILTER, JWT_PAYLOAD
+from lateen.intent.authorization import JWT_FILTER, JWT_PAYLOAD, rule_name
 from lateen.intent.security import Issuer
 
 NAME = JWT_FILTER
@@ -26,8 +26,8 @@ def jwt_authentication(issuers: Sequence[Issuer], *, reroutes: bool) -> JwtAuthe
     rule = config.rules.add()
     rule.match.prefix = "/"
     alternatives = rule.requires.requires_any.requirements
-    for number, each in enumerate(issuers):
-        name = f"origins-{number}"
+    for each in issuers:
+        name = rule_name(each.attached.ref, each.attached.index)
         _write_provider(config.providers[name], each, reroutes)
         alternatives.add().provider_name = name
     alternatives.add().allow_missing.SetInParent()

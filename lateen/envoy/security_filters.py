@@ -116,7 +116,7 @@ def network_security(security: Security) -> tuple[Filter, ...]:
         config = ext_authz.network_ext_authz(each)
         if config is None:
             if each.settings is None or each.settings.http is None:
-                rules = security.rules(each.policies, tcp=True)
+                rules = ext_authz.marked(security.rules(each.policies, tcp=True))
                 found.append((NETWORK_RBAC, _network_rbac(rules, DENY)))
             continue
         marks = ext_authz.marked(security.rules(each.policies, tcp=True))

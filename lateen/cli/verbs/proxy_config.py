@@ -8,13 +8,14 @@ from typing import Any
 import click
 import httpx
 
+from lateen.cli import authz_view
 from lateen.cli import proxy_view as view
 from lateen.cli.options import mesh, output, running
 from lateen.cli.output import document, table
 from lateen.cli.pods import admin_socket, find_pod
 from lateen.lib.errors import LateenError
 
-WHAT = ("all", "clusters", "listeners", "routes", "endpoints", "secrets")
+WHAT = ("all", "clusters", "listeners", "routes", "endpoints", "secrets", "authz")
 _SECTIONS = {
     "clusters": "ClustersConfigDump",
     "listeners": "ListenersConfigDump",
@@ -48,14 +49,18 @@ def ask(socket: Path, path: str) -> dict[str, Any]:
 def command(
     what: str, pod: str, namespace: str, pattern: str, name: str | None, settings_file: Path | None, output: str
 ) -> None:
-    """What a proxy holds: WHAT is all, clusters, listeners, routes, endpoints or secrets; POD is NAME,
-    NAME.NAMESPACE, NAMESPACE/NAME or deploy/NAME. Private keys are never shown."""
+    """What a proxy holds: WHAT is all, clusters, listeners, routes, endpoints, secrets or authz (the security
+    policies it enforces, each with the object it comes from); POD is NAME, NAME.NAMESPACE, NAMESPACE/NAME or
+    deploy/NAME. Private keys are never shown."""
     socket = admin_socket(find_pod(running(name, settings_file).layout(), pod, namespace))
     if what == "endpoints":
         status = ask(socket, "/clusters?format=json")
         _show(view.ENDPOINT_COLUMNS, view.endpoints(status), status, output, pattern)
         return
     dump = ask(socket, "/config_dump?include_eds")
+    if what == "authz" and output != "table":
+        document([dict(zip(authz_view.COLUMNS, row, strict=True)) for row in authz_view.policies(dump)], output)
+        return
     if output != "table":
         section = _SECTIONS.get(what, "")
         document([each for each in dump.get("configs", ()) if each.get("@type", "").endswith(section)], output)
@@ -71,6 +76,8 @@ def command(
                 _show(view.LISTENER_COLUMNS, view.listeners(dump), dump, output, pattern)
             case "routes":
                 _show(view.ROUTE_COLUMNS, view.routes(dump), dump, output, pattern)
+            case "authz":
+                _show(authz_view.COLUMNS, authz_view.policies(dump), dump, output, pattern)
             case _:
                 rows = view.secrets(dump, ask(socket, "/certs"))
                 _show(view.SECRET_COLUMNS, rows, dump, output, pattern)
