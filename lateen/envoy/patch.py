@@ -92,6 +92,7 @@ def patched(kind: ResourceType) -> ResourceType:
             return kind.resource(q, scope, name)
         return q(outcome, kind, scope, name).made
 
+    names.__name__, made.__name__ = kind.names.__name__, kind.resource.__name__  # what traces and reports call them
     return ResourceType(kind.type_url, kind.short, kind.wildcard, names, made)
 
 

@@ -135,10 +135,12 @@ def _streams(
     """The streams of a service port: those of its VirtualService, then the service itself."""
     host, number = service.host, port.number
     ranges = () if by_address else tuple(each for each in service.addresses if "/" in each)
-    said = (*q(tls_routes, client, labels, host, number), *q(tcp_routes, client, labels, host, number))
-    for each in said:
+    by_name = q(tls_routes, client, labels, host, number)
+    for each in (*by_name, *q(tcp_routes, client, labels, host, number)):
         names = tuple(name for name in each.server_names if name != "*")
         yield msgspec.structs.replace(each, server_names=names, subnets=each.subnets or ranges)
+    if by_name:  # which server names go where has been said: others have no way to the service
+        return
     names = (host,) if port.protocol.is_tls and not by_address and not ranges and host != "*" else ()
     yield StreamRoute((Destination(cluster_name(host, number), host, number),), service.ref, names, ranges)
 
