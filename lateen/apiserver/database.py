@@ -2,7 +2,7 @@
 
 Used by one thread only, the store's writer. `objects` is the present, `history` what each object asked for at each
 revision (no statuses), with who and when. History is bounded: for a live object the newest 20 versions that proxies
-did not refuse and all that are newer, for deleted objects the newest 5,000 entries.
+did not refuse and all that are newer, for deleted objects the newest 5,000 entries; and by age.
 """
 
 from __future__ import annotations
@@ -162,14 +162,41 @@ class Database:
 
     def versions(self, ref: Ref) -> list[Version]:
         """The history of one object, newest first."""
-        query = self._db.execute(
-            "SELECT revision, at, author, action, api_version, metadata, body, condemned FROM history "
-            "WHERE ref = ? ORDER BY revision DESC",
-            (str(ref),),
-        )
+        return self._versions("WHERE ref = ? ORDER BY revision DESC", str(ref))
+
+    def recent(self, limit: int) -> list[Version]:
+        """The history of all objects, newest first."""
+        return self._versions("ORDER BY revision DESC LIMIT ?", limit)
+
+    def since(self, revision: int) -> list[Version]:
+        """What came after a revision, oldest first."""
+        return self._versions("WHERE revision > ? ORDER BY revision", revision)
+
+    def at(self, revision: int) -> list[Version]:
+        """The newest version of each object that is not newer than a revision; deletions included."""
+        newest = "WHERE revision IN (SELECT max(revision) FROM history WHERE revision <= ? GROUP BY ref) ORDER BY ref"
+        return self._versions(newest, revision)
+
+    def until(self, at: str) -> list[Version]:
+        """The last version written at or before a time (`2026-01-31T10:00:00Z`): one, or none."""
+        return self._versions("WHERE at <= ? ORDER BY revision DESC LIMIT 1", at)
+
+    def _versions(self, which: str, value: str | int) -> list[Version]:
+        columns = "revision, ref, at, author, action, api_version, metadata, body, condemned"
+        query = self._db.execute(f"SELECT {columns} FROM history {which}", (value,))  # noqa: S608
         return [
-            Version(revision, ref, at, author, action, api_version, msgspec.Raw(metadata), msgspec.Raw(body), bool(bad))
-            for revision, at, author, action, api_version, metadata, body, bad in query
+            Version(
+                revision,
+                parse_ref(ref),
+                at,
+                author,
+                action,
+                api_version,
+                msgspec.Raw(metadata),
+                msgspec.Raw(body),
+                bool(bad),
+            )
+            for revision, ref, at, author, action, api_version, metadata, body, bad in query
         ]
 
     def condemn(self, ref: Ref, revision: int, *, condemned: bool) -> None:
@@ -178,8 +205,14 @@ class Database:
             "UPDATE history SET condemned = ? WHERE ref = ? AND revision = ?", (condemned, str(ref), revision)
         )
 
-    def prune(self) -> None:
-        """Forgets the oldest history of objects that are gone."""
+    def prune(self, before: str) -> None:
+        """Forgets the oldest history of objects that are gone, and all from before a time but the last version that
+        is good."""
+        self._db.execute(
+            "DELETE FROM history WHERE at < ?1 AND (ref NOT IN (SELECT ref FROM objects) OR revision < "
+            "(SELECT max(revision) FROM history AS other WHERE other.ref = history.ref AND NOT condemned))",
+            (before,),
+        )
         self._db.execute(
             "DELETE FROM history WHERE revision IN (SELECT revision FROM history "
             "WHERE ref NOT IN (SELECT ref FROM objects) ORDER BY revision DESC LIMIT -1 OFFSET ?)",

@@ -4,6 +4,7 @@
     /apis/GROUP/VERSION/...                                                the same
     /lateen/v1/apply, /lateen/v1/delete                                    POST whole files
     /lateen/v1/history?ref=KIND.GROUP/NS/NAME                              GET
+    /lateen/v1/revisions, /lateen/v1/at, /lateen/v1/diff, .../rollback     see `past`
     /healthz, /readyz
 
 Lists take `labelSelector` and `fieldSelector`; with `watch=1&resourceVersion=N` the answer is one JSON line per
@@ -39,6 +40,7 @@ from lateen.apiserver.errors import (
     to_status,
 )
 from lateen.apiserver.merge import merge_patch
+from lateen.apiserver.past import past_routes
 from lateen.apiserver.rows import Change, Row
 from lateen.apiserver.selectors import Match, selector
 from lateen.apiserver.store import Store
@@ -85,6 +87,7 @@ def application(
     return Starlette(
         routes=[
             *routes,
+            *past_routes(store, check),
             Route("/api/v1/{rest:path}", api.kubernetes, methods=methods),
             Route("/apis/{group}/{version}/{rest:path}", api.kubernetes, methods=methods),
             Route("/lateen/v1/apply", api.apply, methods=["POST"]),

@@ -154,6 +154,35 @@ class PutStatus(msgspec.Struct, frozen=True):
         return tx.put(msgspec.structs.replace(row, status=encoded))
 
 
+class Restore(msgspec.Struct, frozen=True):
+    """An object as an earlier version of it was, or (None) its absence; a change like any other.
+
+    `generation` is what the object has now, 0 when there is none: ConflictError when that has changed meanwhile. An
+    object that comes back has its age again, since age decides who wins where objects disagree.
+    """
+
+    ref: Ref
+    generation: int
+    version: Version | None
+    findings: tuple[Finding, ...] = ()
+
+    def run(self, tx: Transaction) -> Row | None:
+        row = tx.row(self.ref)
+        if (row.generation if row is not None else 0) != self.generation:
+            raise ConflictError(f"{self.ref.short} has changed meanwhile", remedy="look at its history again")
+        if self.version is None:
+            return _delete(tx, row, None) if row is not None else None
+        document = self.version.document()
+        asked = {key: value for key, value in document.items() if key not in ("apiVersion", "kind")}
+        asked["metadata"] = {key: value for key, value in document["metadata"].items() if key not in _OWNED}
+        findings = {"check": msgspec.json.encode(self.findings)} if self.findings else {}
+        said: dict[str, Any] = {"applied": msgspec.json.encode(asked), "source": b""}
+        if row is not None:
+            kept = {origin: part for origin, part in row.findings.items() if origin != "check"}
+            return _update(tx, row, document, {**said, "findings": {**findings, **kept}})
+        return _create(tx, self.ref, document, {**said, "findings": findings}, document["metadata"])
+
+
 class SetConditions(msgspec.Struct, frozen=True):
     """Conditions of an object by their types; others, and the rest of its status, stay. `lastTransitionTime` moves
     when a condition's `status` does. Nothing happens when the object is gone or of another generation by now."""
@@ -280,7 +309,7 @@ def _check_preconditions(row: Row, document: Json) -> None:
         raise ConflictError(f"{row.ref.short} is another object than that with uid {uid}", remedy="read it again")
 
 
-def _create(tx: Transaction, ref: Ref, document: Json, said: dict[str, Any]) -> Row:
+def _create(tx: Transaction, ref: Ref, document: Json, said: dict[str, Any], before: Json | None = None) -> Row:
     if ref.namespace:
         namespace = tx.row(Ref("", "Namespace", "", ref.namespace))
         if namespace is None:
@@ -294,7 +323,8 @@ def _create(tx: Transaction, ref: Ref, document: Json, said: dict[str, Any]) -> 
             )
     given: Json = document.get("metadata") or {}
     metadata = {key: value for key, value in given.items() if key not in _OWNED}
-    metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": tx.now}
+    created = (before or {}).get("creationTimestamp", tx.now)
+    metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": created}
     return tx.put(
         Row(
             ref=ref,

@@ -96,6 +96,12 @@ class Version(msgspec.Struct, frozen=True, rename="camel"):
     body: msgspec.Raw
     condemned: bool = False
 
+    def document(self) -> Json:
+        """The object as it was asked for, without a status."""
+        body: Json = msgspec.json.decode(self.body)
+        metadata: Json = msgspec.json.decode(self.metadata)
+        return {"apiVersion": self.api_version, "kind": self.ref.kind, "metadata": metadata, **body}
+
 
 def _join(row: Row, metadata: bytes, body: bytes, status: bytes) -> bytes:
     own = f'"resourceVersion":"{row.revision}","generation":{row.generation}'.encode()

@@ -38,6 +38,9 @@ Collection = tuple[str, str]
 _BATCH: Final = 512
 _RING: Final = 20_000
 _PRUNE_EVERY: Final = 2_000
+_KEPT: Final = dt.timedelta(days=90)
+"""How long history is kept; what is in force stays longer."""
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 Subscriber = Callable[[Sequence[Change]], None]
 """Called in the event loop with the changes of each commit, in order; must not block."""
@@ -50,7 +53,7 @@ class _Job(msgspec.Struct):
     operations: Sequence[Operation] = ()
     author: str = ""
     dry_run: bool = False
-    ask: Ref | None = None
+    ask: Callable[[Database], list[Version]] | None = None
 
 
 def utc_now() -> dt.datetime:
@@ -121,8 +124,13 @@ class Store:
 
     async def history(self, ref: Ref) -> list[Version]:
         """What an object asked for at its former revisions, newest first; also of one that is gone."""
+        return await self.past(lambda database: database.versions(ref))
+
+    async def past(self, question: Callable[[Database], list[Version]]) -> list[Version]:
+        """Asks the history, in the writer's thread and in turn with what is written."""
         future: asyncio.Future[list[Version]] = self._loop.create_future()
-        self._jobs.put(_Job(future, ask=ref))  # pyright: ignore[reportArgumentType] (one of the two kinds of answers)
+        job = _Job(future, ask=question)  # pyright: ignore[reportArgumentType] (one of the two kinds of answers)
+        self._jobs.put(job)
         return await future
 
     # -- writing ---------------------------------------------------------------------------------------
@@ -236,21 +244,21 @@ class _Writer:
 
     def commit(self, jobs: Sequence[_Job]) -> tuple[list[_Answer], list[Change]]:
         """One commit for all the jobs: the answer to each, and what changed."""
-        self.now = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.now = self._now().strftime(_TIME)
         begun, changes = self.revision, list[Change]()
         answers: list[_Answer] = []
         try:
             self._database.begin()
             for job in jobs:
                 if job.ask is not None:
-                    answers.append(self._database.versions(job.ask))
+                    answers.append(job.ask(self._database))
                     continue
                 answer, made = self._transact(job)
                 answers.append(answer)
                 changes += made
             self._unpruned += len(changes)
             if self._unpruned > _PRUNE_EVERY:
-                self._database.prune()
+                self._database.prune((self._now() - _KEPT).strftime(_TIME))
                 self._unpruned = 0
             self._database.commit(self.revision)
         except sqlite3.Error as error:

@@ -7,6 +7,7 @@ one, are replaced by stars.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -94,6 +95,16 @@ def proxy_json(status: ProxyStatus) -> Json:
         "peer": status.peer,
         "revision": status.acked_revision,
         "types": types,
+        "behind": [
+            {
+                "type": each.type,
+                "name": each.name,
+                "forS": round(time.monotonic() - each.since, 1),
+                "words": each.words,
+                "waiting": each.waiting,
+            }
+            for each in status.behind
+        ],
     }
 
 

@@ -16,6 +16,7 @@ from lateen.apiserver.client import Client
 from lateen.cli.options import mesh, output, running
 from lateen.cli.output import document, table
 from lateen.cli.verbs.ps import age
+from lateen.lib.errors import LateenError
 
 Json = dict[str, Any]
 
@@ -26,6 +27,7 @@ Json = dict[str, Any]
 @click.option("-n", "--namespace", default="default", show_default=True)
 @click.option("-A", "--all-namespaces", "everywhere", is_flag=True)
 @click.option("-l", "--selector", "labels", default="", help="Only objects with these labels.")
+@click.option("--at", default="", metavar="REVISION|TIME", help="As they were then (without statuses).")
 @mesh
 @output()
 def command(
@@ -34,6 +36,7 @@ def command(
     namespace: str,
     everywhere: bool,
     labels: str,
+    at: str,
     name: str | None,
     settings_file: Path | None,
     output: str,
@@ -47,7 +50,13 @@ def command(
             raise click.UsageError(f"there is no kind {each}")
         wanted.append(found)
     socket = running(name, settings_file).layout().api_socket
-    objects = asyncio.run(_read(socket, wanted, names, None if everywhere else namespace, labels))
+    if at and labels:
+        raise click.UsageError("--selector is for what is there now")
+    space = None if everywhere else namespace
+    if at:
+        objects = asyncio.run(_read_then(socket, wanted, names, space, at))
+    else:
+        objects = asyncio.run(_read(socket, wanted, names, space, labels))
     if output != "table":
         alone = len(names) == 1 and len(objects) == 1
         document(objects[0] if alone else {"apiVersion": "v1", "kind": "List", "items": objects}, output)
@@ -73,6 +82,25 @@ async def _read(
                 found += [await client.get(full, each, space or "") for each in names]
             else:
                 found += await client.list(full, space, labels=labels)
+    return found
+
+
+async def _read_then(
+    socket: Path, wanted: list[Kind], names: tuple[str, ...], namespace: str | None, at: str
+) -> list[Json]:
+    async with Client(socket) as client:
+        answer = await client.read("/lateen/v1/at", revision=at)
+    found = [
+        each
+        for kind in wanted
+        for each in answer["items"]
+        if kinds.by_api(each["apiVersion"], each["kind"]) is kind
+        and (namespace is None or not kind.namespaced or each["metadata"].get("namespace") == namespace)
+        and (not names or each["metadata"]["name"] in names)
+    ]
+    for name in names:
+        if not any(each["metadata"]["name"] == name for each in found):
+            raise LateenError(f"there was no {name} at revision {answer['revision']}", remedy="lateen history")
     return found
 
 

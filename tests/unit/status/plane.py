@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -117,7 +117,8 @@ class Proxy:
 
     async def _run(self, address: str) -> None:
         async with grpc.aio.insecure_channel(address) as channel:
-            call: Any = channel.stream_stream(f"/{SERVICE}/DeltaAggregatedResources")()
+            method = cast("Callable[[], Any]", channel.stream_stream(f"/{SERVICE}/DeltaAggregatedResources"))
+            call = method()
             for type_url in (CLUSTER, LISTENER):
                 first = DeltaDiscoveryRequest(type_url=type_url)
                 first.node.id = f"sidecar~10.88.0.9~{self.name}.{self.namespace}~{self.namespace}.svc.cluster.local"
