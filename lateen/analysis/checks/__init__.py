@@ -9,6 +9,7 @@ from lateen.analysis.checks import (
     gateway,
     peer_authentication,
     pods,
+    security_policies,
     service,
     service_entry,
     sidecar,
@@ -43,4 +44,5 @@ CHECKS: tuple[Check, ...] = (
     service_entry.address_needed,
     *envoy_filter.CHECKS,
     *pods.CHECKS,
+    *security_policies.CHECKS,
 )
