@@ -130,7 +130,7 @@ def _add_chain(
     cluster = f"inbound|{port.port}||" if port.port else INBOUND_PASSTHROUGH
     if not http:
         waits = add_network_security(chain, enforced, tls=mutual, settable=not port.endpoint)
-        chain.filters.append(inbound_tcp_proxy(q, cluster, tls=mutual, waits=waits))
+        chain.filters.append(inbound_tcp_proxy(q, cluster, tls=mutual, waits=waits, pool=port.pool))
         return
     operation = f"{port.host}:{port.service_port}/*" if port.host else cluster
     table = inbound_configuration(f"inbound|{port.port}||", operation)

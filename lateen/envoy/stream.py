@@ -13,6 +13,7 @@ from envoy.extensions.filters.network.set_filter_state.v3.set_filter_state_pb2 i
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 
+from lateen.api.istio.destination_rule import ConnectionPoolSettings
 from lateen.engine import Q
 from lateen.envoy.access_log import add_access_log
 from lateen.envoy.tls import ALPN_TCP
@@ -35,12 +36,15 @@ def tcp_proxy(q: Q, cluster: str) -> Filter:
     return _filter(q, _proxy(cluster, cluster))
 
 
-def inbound_tcp_proxy(q: Q, cluster: str, *, tls: bool, waits: bool = False) -> Filter:
+def inbound_tcp_proxy(
+    q: Q, cluster: str, *, tls: bool, waits: bool = False, pool: ConnectionPoolSettings | None = None
+) -> Filter:
     """A TCP proxy to the application. Under TLS it dials only after the handshake: nobody unknown reaches it.
 
     `waits`: it dials only when the client has sent something that the filters before it let through.
     """
     proxy = _proxy(cluster, cluster)
+    _set_times(proxy, pool)
     if waits:
         _wait(proxy)
     elif tls:
@@ -94,17 +98,21 @@ def _filter(q: Q, proxy: TcpProxy) -> Filter:
 
 def _set_policy(proxy: TcpProxy, intent: OutboundCluster) -> None:
     policy = intent.policy
-    tcp = policy.connection_pool.tcp if policy.connection_pool is not None else None
-    if tcp is not None and tcp.idle_timeout is not None:
-        set_seconds(proxy.idle_timeout, tcp.idle_timeout.seconds)
-    if tcp is not None and tcp.max_connection_duration is not None:
-        set_seconds(proxy.max_downstream_connection_duration, tcp.max_connection_duration.seconds)
+    _set_times(proxy, policy.connection_pool)
     balancer = policy.load_balancer
     if balancer is not None and balancer.consistent_hash is not None and balancer.consistent_hash.use_source_ip:
         proxy.hash_policy.add().source_ip.SetInParent()
     if policy.tunnel is not None:
         proxy.tunneling_config.hostname = f"{policy.tunnel.target_host}:{policy.tunnel.target_port}"
         proxy.tunneling_config.use_post = policy.tunnel.protocol == "POST"
+
+
+def _set_times(proxy: TcpProxy, pool: ConnectionPoolSettings | None) -> None:
+    tcp = pool.tcp if pool is not None else None
+    if tcp is not None and tcp.idle_timeout is not None:
+        set_seconds(proxy.idle_timeout, tcp.idle_timeout.seconds)
+    if tcp is not None and tcp.max_connection_duration is not None:
+        set_seconds(proxy.max_downstream_connection_duration, tcp.max_connection_duration.seconds)
 
 
 def _announce_tcp() -> Filter:

@@ -156,7 +156,8 @@ def termination(settings: ServerTLSSettings, trust_domains: Iterable[str], *, ht
             add_credential(combined.validation_context_sds_secret_config, authority + CA_SUFFIX)
             _check_client(combined.default_validation_context, settings)
         else:
-            common.validation_context.trusted_ca.filename = settings.ca_certificates or OS_TRUST
+            own = (each.ca_certificates for each in settings.tls_certificates if each.ca_certificates)
+            common.validation_context.trusted_ca.filename = settings.ca_certificates or next(own, OS_TRUST)
             if settings.ca_crl:
                 common.validation_context.crl.filename = settings.ca_crl
             _check_client(common.validation_context, settings)

@@ -22,7 +22,8 @@ from lateen.engine import Q
 from lateen.lib.ids import Ref
 from lateen.model.hosts import covers
 from lateen.model.mesh import root_namespace
-from lateen.model.services import MeshService, all_hosts, candidates
+from lateen.model.protocols import parse_protocol
+from lateen.model.services import MeshService, ServicePort, all_hosts, candidates
 from lateen.model.workloads import Labels
 
 
@@ -37,11 +38,20 @@ class Client(msgspec.Struct, frozen=True, cache_hash=True):
 
 
 class EgressListener(msgspec.Struct, frozen=True):
-    """One egress listener: hosts as (namespace or `*`, host pattern); port 0 for all ports."""
+    """One egress listener: hosts as (namespace or `*`, host pattern); port 0 for all ports. `protocol` is what it
+    says its traffic is, empty when it says nothing."""
 
     port: int
     hosts: tuple[tuple[str, str], ...]
     excluded: tuple[tuple[str, str], ...] = ()
+    protocol: str = ""
+
+    def port_seen(self, port: ServicePort) -> ServicePort:
+        """A port as clients use it: by the listener's protocol. HTTP of any version leaves the service's own."""
+        said = parse_protocol(self.protocol) if self.protocol else port.protocol
+        if said is port.protocol or (said.is_http and port.protocol.is_http):
+            return port
+        return msgspec.structs.replace(port, protocol=said)
 
     def sees(self, service: MeshService) -> bool:
         """True when it imports that service."""
@@ -91,14 +101,15 @@ def visible_services(q: Q, client: Client) -> tuple[str, ...]:
 
 def _scoped(service: MeshService, listeners: tuple[EgressListener, ...]) -> MeshService | None:
     by_port = {each.port for each in listeners if each.port}
-    ports = tuple(
-        port
-        for port in service.ports
-        if any(each.sees(service) for each in listeners if each.port == (port.number if port.number in by_port else 0))
-    )
+    ports: list[ServicePort] = []
+    for port in service.ports:
+        number = port.number if port.number in by_port else 0
+        found = next((each for each in listeners if each.port == number and each.sees(service)), None)
+        if found is not None:
+            ports.append(found.port_seen(port))
     if not ports:
         return None
-    return service if ports == service.ports else msgspec.structs.replace(service, ports=ports)
+    return service if tuple(ports) == service.ports else msgspec.structs.replace(service, ports=tuple(ports))
 
 
 def _listener(listener: IstioEgressListener, client: Client) -> EgressListener:
@@ -112,7 +123,8 @@ def _listener(listener: IstioEgressListener, client: Client) -> EgressListener:
         into = excluded if namespace.startswith("~") else included
         namespace = namespace.removeprefix("~")
         into.append((client.namespace if namespace == "." else namespace or "*", pattern.lower()))
-    return EgressListener(port, tuple(included), tuple(excluded))
+    protocol = (listener.port.protocol or "") if listener.port is not None else ""
+    return EgressListener(port, tuple(included), tuple(excluded), protocol)
 
 
 def _any(patterns: tuple[tuple[str, str], ...], service: MeshService) -> bool:

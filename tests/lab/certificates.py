@@ -25,7 +25,9 @@ class Certificates:
         self.leaf("stranger", "other", "stranger.test")
         self.leaf("workload", "root", uri="spiffe://cluster.local/ns/default/sa/default")
         self.leaf("twin", "root", "twin.test", key=self.read("client.key").encode())
-        (directory / "revoked.pem").write_bytes(self.authorities["root"].revoked(self.read("server.pem").encode()))
+        for name in ("server", "client"):
+            revoked = self.authorities["root"].revoked(self.read(f"{name}.pem").encode())
+            (directory / f"revoked-{name}.pem").write_bytes(revoked)
 
     def leaf(self, name: str, authority: str, *dns: str, uri: str = "", key: bytes | None = None) -> None:
         """Makes a certificate and its key, or a certificate for a key."""
@@ -46,7 +48,7 @@ class Certificates:
             data = {
                 "tls.crt": self.read(f"{name}.pem"),
                 "tls.key": self.read(f"{name}.key"),
-                "ca.crt": self.read("root.pem"),
+                "ca.crt": self.read("other.pem" if name == "stranger" else "root.pem"),
             }
             for namespace in ("istio-system", "default"):
                 metadata = {"name": name, "namespace": namespace}
@@ -59,10 +61,11 @@ class Certificates:
         """The text of a file."""
         return (self.directory / name).read_text()
 
-    def server_context(self, _server: str) -> ssl.SSLContext:
+    def server_context(self, server: str) -> ssl.SSLContext:
         """How the servers of the lab answer a handshake: they take a client's certificate and don't ask for one."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.path("server.pem"), self.path("server.key"))
+        name = "workload" if server == "outside-2" else "server"
+        context.load_cert_chain(self.path(f"{name}.pem"), self.path(f"{name}.key"))
         context.load_verify_locations(self.path("root.pem"))
         context.verify_mode = ssl.CERT_OPTIONAL
         context.set_alpn_protocols(["h2", "http/1.1"])

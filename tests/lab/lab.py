@@ -17,12 +17,15 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import dns.message
+import dns.rrset
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 
 from lateen.api.objects import transaction
@@ -37,7 +40,7 @@ from tests.configuration import objects
 from tests.envoy.harness import SECRET, Envoy, Json, Validator, short_directory
 from tests.lab.certificates import Certificates
 from tests.lab.server import Servers
-from tests.lab.world import ADDRESSES, APPLICATION, GATEWAY, LISTENING, NAMES, WORLD
+from tests.lab.world import ADDRESSES, APPLICATION, DNS, GATEWAY, HOSTS, LISTENING, NAMES, WORLD
 
 READY_S = 15.0
 PROXY = 0x539
@@ -45,6 +48,7 @@ PROXY = 0x539
 OUTSIDE = 0x53A
 """The mark of clients without a proxy."""
 
+CARES = "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"
 RULES = f"""
 table ip lab {{
   chain output {{
@@ -96,6 +100,13 @@ class Station(Validator):
         option = {"level": 1, "name": 36, "int_value": PROXY, "state": "STATE_PREBIND"}
         return {
             **super().bootstrap(xds),
+            "typed_dns_resolver_config": {
+                "name": "envoy.network.dns_resolver.cares",
+                "typed_config": {
+                    "@type": CARES,
+                    "resolvers": [{"socket_address": {"address": DNS, "port_value": 53}}],
+                },
+            },
             "cluster_manager": {"upstream_bind_config": {"socket_options": [option]}},
         }
 
@@ -189,6 +200,9 @@ class Lab:
             )
             theirs.close()
             self.servers = Servers(NAMES, self.certificates.server_context)
+            self._names = self.socket(kind="udp")
+            self._names.bind((DNS, 53))
+            threading.Thread(target=_answer_names, args=(self._names,), daemon=True).start()
             for port in LISTENING:
                 self.listen(port)
         except BaseException:
@@ -221,6 +235,8 @@ class Lab:
         for each in self._listening:
             each.shutdown(socket.SHUT_RDWR)
             each.close()
+        if hasattr(self, "_names"):
+            self._names.close()
         if hasattr(self, "_sockets"):
             self._control.close()
             self._sockets.wait()
@@ -302,4 +318,17 @@ class Lab:
             time.sleep(0.005)
 
 
-Headers = Mapping[str, str]
+def _answer_names(server: socket.socket) -> None:
+    """Answers DNS queries until the socket is closed: the names of HOSTS."""
+    while True:
+        try:
+            raw, client = server.recvfrom(4096)
+        except OSError:
+            return
+        query = dns.message.from_wire(raw)
+        answer = dns.message.make_response(query)
+        asked = query.question[0]
+        found = HOSTS.get(asked.name.to_text(omit_final_dot=True), ())
+        if found and asked.rdtype == 1:
+            answer.answer.append(dns.rrset.from_text(asked.name, 60, "IN", "A", *found))
+        server.sendto(answer.to_wire(), client)

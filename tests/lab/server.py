@@ -3,8 +3,8 @@
 It looks at the first bytes of a connection: a PROXY header, a TLS handshake, HTTP/1.1, HTTP/2, or lines of text.
 An HTTP answer is JSON with what came: which server, on which connection, by which protocol, path and headers, the
 server name of the handshake, the client's certificate, the PROXY header. `script` says how a server answers next:
-a status, `wait 0.5`, both (`503 0.5`), `reset`, or `cut` (half an answer). CONNECT and POST tunnels are opened to
-the server itself.
+a status, `wait 0.5`, both (`503 0.5`), `hold` (until the next reset), `reset`, or `cut` (half an answer). CONNECT
+and POST tunnels are opened to the server itself.
 """
 
 from __future__ import annotations
@@ -70,13 +70,16 @@ class Servers:
     _busy: Counter[str] = field(default_factory=Counter[str])
     _busiest: Counter[str] = field(default_factory=Counter[str])
     _counted: threading.Lock = field(default_factory=threading.Lock)
+    _released: threading.Event = field(default_factory=threading.Event)
     _numbers: Iterable[int] = field(default_factory=itertools.count)
 
     def reset(self) -> None:
         """Forgets scripts and what was seen."""
+        self._released.set()
+        self._released = threading.Event()
         self.log.clear()
         self._scripts.clear()
-        self._most.clear()
+        self._open, self._most = Counter(), Counter()  # connections from before count there
         self._busiest.clear()
         self.settings.clear()
         self.silent.clear()
@@ -86,7 +89,7 @@ class Servers:
         self._scripts[server] = list(steps)
 
     def open(self, server: str) -> int:
-        """Connections to a server now."""
+        """Connections to a server that came since the last reset and are open."""
         return self._open[server]
 
     def most_open(self, server: str) -> int:
@@ -118,8 +121,9 @@ class Servers:
         server = self.names.get(address, address)
         with self._counted:
             seen = Seen(server, port, next(iter(self._numbers)), peer=peer[0])
-            self._open[server] += 1
-            self._most[server] = max(self._most[server], self._open[server])
+            open_, most = self._open, self._most
+            open_[server] += 1
+            most[server] = max(most[server], open_[server])
         connection.settimeout(60)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
@@ -128,7 +132,7 @@ class Servers:
             pass  # the client has gone, or speaks something else
         finally:
             with self._counted:
-                self._open[server] -= 1
+                open_[server] -= 1
             with contextlib.suppress(OSError):
                 connection.close()
 
@@ -202,8 +206,7 @@ class Servers:
         status, wait_s, step = self._next(seen.server, headers)
         self._log(seen, "http/1.1", method, path, headers, body)
         with self._working(seen.server):
-            if wait_s:
-                time.sleep(wait_s)
+            self._wait(step, wait_s)
         if step == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
@@ -260,8 +263,7 @@ class Servers:
         status, wait_s, step = self._next(seen.server, headers)
         self._log(seen, "h2", method, path, headers, body)
         with self._working(seen.server):
-            if wait_s:
-                time.sleep(wait_s)
+            self._wait(step, wait_s)
         answer = json.dumps(self.log_entry(seen, "h2", method, path, headers, body)).encode()
         with lock, contextlib.suppress(OSError, h2.exceptions.ProtocolError):
             if step == "reset":
@@ -295,6 +297,12 @@ class Servers:
         finally:
             with self._counted:
                 self._busy[server] -= 1
+
+    def _wait(self, step: str, wait_s: float) -> None:
+        if step == "hold":
+            self._released.wait(60)
+        elif wait_s:
+            time.sleep(wait_s)
 
     def _log(self, *entry: Any) -> None:
         self.log.append(self.log_entry(*entry))

@@ -6,6 +6,9 @@ from typing import Final
 
 APPLICATION: Final = "10.88.0.5"
 GATEWAY: Final = "10.88.0.8"
+DNS: Final = "10.88.0.1"
+HOSTS: Final = {"one.test": ("10.88.3.1",), "two.test": ("10.88.3.1", "10.88.3.2")}
+"""What the name server of the lab knows."""
 
 PODS: Final = (
     # name, address, app, version, region, zone
@@ -49,7 +52,7 @@ metadata:
   namespace: default
   labels: {{app: {app}, version: {version}, topology.istio.io/locality: {region}.{zone}}}
 spec: {{containers: [{{name: it}}]}}
-status: {{phase: Running, podIP: {address}}}
+status: {{phase: Running, podIP: {address}, conditions: [{{type: Ready, status: "True"}}]}}
 ---"""
 
 

@@ -15,5 +15,8 @@ MISSING: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
-    "Gateway": {"spec.servers[].port.targetPort": "Istio gave the field up; the Service in front says the port"},
+    "Gateway": {
+        "spec.servers[].name": "it is for people",
+        "spec.servers[].port.targetPort": "Istio gave the field up; the Service in front says the port",
+    },
 }

@@ -28,4 +28,20 @@ MISSING: Final[Mapping[str, tuple[str, ...]]] = {
     ),
 }
 
-NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {}
+_FOR_PEOPLE: Final = "it is for people"
+_GIVEN_UP: Final = "Istio gave the field up"
+_CLIENTS: Final = "the client's side decides it"
+
+NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
+    "Sidecar": {
+        "spec.egress[].port.name": _FOR_PEOPLE,
+        "spec.egress[].port.targetPort": _GIVEN_UP,
+        "spec.ingress[].port.name": _FOR_PEOPLE,
+        "spec.ingress[].port.targetPort": _GIVEN_UP,
+        **{
+            f"{pool}.http.{field}": _CLIENTS
+            for pool in ("spec.inboundConnectionPool", "spec.ingress[].connectionPool")
+            for field in ("h2UpgradePolicy", "maxRetries")
+        },
+    },
+}

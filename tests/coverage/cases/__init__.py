@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.coverage.case import Case, Refusal
-from tests.coverage.cases import destination_rule, virtual_service
+from tests.coverage.cases import destination_rule, gateway, service_entry, sidecar, virtual_service
 
-KINDS = (virtual_service, destination_rule)
+KINDS = (virtual_service, destination_rule, gateway, service_entry, sidecar)
 
 
 def cases() -> list[Case]:
