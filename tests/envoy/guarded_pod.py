@@ -127,16 +127,16 @@ class GuardedPod(SinglePod):
     """A SinglePod with callers."""
 
     def __init__(self, labels: Iterable[tuple[str, str]] = (("app", "app"),), *, router: bool = False) -> None:
-        self._authority = Authority()
+        self.authority = Authority()
         self._foreign = Authority("another mesh")
         self._leaves: dict[str, tuple[str, str]] = {}
         super().__init__(labels, router=router)
-        certificate, key = self._authority.leaf("spiffe://cluster.local/ns/default/sa/default")
+        certificate, key = self.authority.leaf("spiffe://cluster.local/ns/default/sa/default")
         own = Secret(name="default")
         own.tls_certificate.certificate_chain.inline_bytes = certificate
         own.tls_certificate.private_key.inline_bytes = key
         root = Secret(name="ROOTCA")
-        root.validation_context.trusted_ca.inline_bytes = self._authority.pem
+        root.validation_context.trusted_ca.inline_bytes = self.authority.pem
         self._identity = {"default": own, "ROOTCA": root}
 
     def __enter__(self) -> Self:
@@ -188,7 +188,7 @@ class GuardedPod(SinglePod):
         uri = call.by if call.by.startswith("spiffe://") else f"spiffe://cluster.local/{call.by}"
         name = f"{'foreign' if call.foreign else 'own'}-{uri}"
         if name not in self._leaves:
-            certificate, key = (self._foreign if call.foreign else self._authority).leaf(uri)
+            certificate, key = (self._foreign if call.foreign else self.authority).leaf(uri)
             paths = tuple(self.directory / f"caller-{len(self._leaves)}.{suffix}" for suffix in ("crt", "key"))
             for path, content in zip(paths, (certificate, key), strict=True):
                 Path(path).write_bytes(content)
