@@ -24,7 +24,7 @@ from lateen.features.feature import Feature, Rule
 from lateen.intent.route import NO_HEADERS, HeaderOperations, HeaderPolicy, Headers
 
 _HOST_NAMES = ("host", ":authority")
-_PERCENT = re.compile(r"(%%|%[A-Z_]+(?:\([^)]*\))?(?::\d+)?%)|%")
+_PERCENT = re.compile(r"(%%|%[A-Z][A-Z0-9_]*(?:\([^)]*\))?(?::\d+)?%)|%")
 
 
 def intent(_: Q, rule: Rule) -> HeaderPolicy | None:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from lateen.api.check import check_raw
+from lateen.api.istio.substitutions import PLAIN
 from lateen.envoy.route import route_configuration, route_names
 from lateen.intent.scope import ProxyKind, Scope
 from lateen.lib.findings import Level
@@ -42,6 +43,13 @@ RULES = {
     "status to retry": "retries: {attempts: 1, retryOn: '1000,99'}",
     "no back-off": "retries: {attempts: 1, backoff: 0s}",
     "short try": "retries: {attempts: 1, perTryTimeout: 1us}",
+    "line break in a rewrite": 'rewrite: {uri: "/a\\nb"}',
+    "line break in a host": 'rewrite: {authority: "a\\nb"}',
+    "line break in an expression's text": 'rewrite: {uriRegexRewrite: {match: "/a", rewrite: "/a\\nb"}}',
+    "long header value": f"headers: {{request: {{set: {{a: {'x' * 16_385}}}}}}}",
+    "header value as long as may be": f"headers: {{request: {{set: {{a: {'x' * 16_384}}}}}}}",
+    "unknown command": "headers: {request: {set: {a: '%NOPE%'}}}",
+    "command without its argument": "headers: {request: {set: {a: '%REQ%'}}}",
     "rewrite without a slash": "rewrite: {uri: a}",
     "expression of a rewrite": "rewrite: {uriRegexRewrite: {match: '(', rewrite: x}}",
     "group of a rewrite": "rewrite: {uriRegexRewrite: {match: 'a', rewrite: '\\9'}}",
@@ -57,6 +65,10 @@ RULES = {
 }
 ACTIONS = {
     "code of a redirect": "redirect: {uri: /x, redirectCode: 200}",
+    "line break in a redirect": 'redirect: {uri: "/a\\nb"}',
+    "line break in the prefix of a redirect": 'match: [{uri: {prefix: /a}}], redirect: {prefixRewrite: "/a\\nb"}',
+    "large weights": "route: [{destination: {host: a}, weight: 2147483647}, "
+    "{destination: {host: b}, weight: 2147483647}, {destination: {host: c}, weight: 2}]",
     "port of a redirect": "redirect: {port: 70000}",
     "host of a redirect": "redirect: {authority: 'a b'}",
     "scheme of a redirect": "redirect: {scheme: 'x y'}",
@@ -88,3 +100,14 @@ def test_refused_by_the_checks_or_accepted(name: str, validator: Validator) -> N
     made = [graph.pull(route_configuration, SIDECAR, table) for table in graph.pull(route_names, SIDECAR)]
     assert made
     assert validator.accepts([(ROUTE, each) for each in made if each is not None]) == []
+
+
+def test_every_known_command_is_one(validator: Validator) -> None:
+    headers = ", ".join(f"x-{index}: '%{name}%'" for index, name in enumerate(sorted(PLAIN)))
+    text = virtual_service(
+        "odd", f"{{hosts: [reviews], http: [{{headers: {{request: {{set: {{{headers}}}}}}}, {TO}}}]}}"
+    )
+    made = graph_of(service("reviews"), text).pull(route_configuration, SIDECAR, "9080")
+    assert made is not None
+    assert made.body.count(b"%") == 2 * len(PLAIN)
+    assert validator.accepts([(ROUTE, made)]) == []

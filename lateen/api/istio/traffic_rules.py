@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from lateen.api import rules
+from lateen.api.istio.substitutions import PLAIN, WITH_ARGUMENT
 from lateen.api.problems import Problem, at, warning
 from lateen.lib.names import is_label, is_subdomain
 
@@ -54,11 +55,16 @@ GRPC_STATUSES: Final = (
     "DATA_LOSS",
     "UNAUTHENTICATED",
 )
+HEADER_MAX: Final = 16384
+"""Bytes of a header value that Envoy takes in its configuration."""
+WEIGHTS_MAX: Final = 2**32 - 1
+"""What weights may add up to."""
 BODY_MAX: Final = 1024 * 1024
 """Bytes of a direct response; Envoy holds them in every route."""
 
 _SUBSET: Final = re.compile(r"[a-zA-Z0-9]([-_.a-zA-Z0-9]{0,251}[a-zA-Z0-9])?", re.ASCII)
 _STAT_PREFIX: Final = re.compile(r"[-_.a-zA-Z0-9]{1,253}", re.ASCII)
+_COMMAND: Final = re.compile(r"%%|%([A-Z][A-Z0-9_]*)(\([^)%]*\))?(?::[0-9]+)?%")
 _FORMAT: Final = re.compile(r"(?:[^%]|%%|%[A-Z][A-Z0-9_]*(?:\([^)%]*\))?(?::[0-9]+)?%)*", re.DOTALL)
 
 
@@ -93,7 +99,22 @@ def format_problem(text: str) -> str | None:
     """What is wrong with a header value, in which `%...%` are commands of Envoy."""
     if any(character in text for character in "\r\n\0"):
         return "a header value has no line breaks"
-    return None if _FORMAT.fullmatch(text) else "a % begins a command like %REQ(:path)% and this is none"
+    if len(text.encode()) > HEADER_MAX:
+        return f"the value has {len(text.encode())} bytes, at most {HEADER_MAX} are allowed"
+    if not _FORMAT.fullmatch(text):
+        return "a % begins a command like %REQ(:path)% and this is none"
+    for found in _COMMAND.finditer(text):
+        if found[1] in WITH_ARGUMENT and not found[2]:
+            return f"%{found[1]}% needs something in parentheses"
+        if found[1] and found[1] not in PLAIN | WITH_ARGUMENT:
+            return f"Envoy has no command %{found[1][:40]}%"
+    return None
+
+
+def one_line(path: str, text: str | None) -> Iterator[Problem]:
+    """A text that becomes part of a request or an answer, when there is one."""
+    if text is not None and any(character in text for character in "\r\n\0"):
+        yield Problem(path, "it has a line break", "take it out")
 
 
 def gateways(field: str, names: Sequence[str]) -> Iterator[Problem]:
@@ -116,6 +137,9 @@ def weights(values: Sequence[int | None]) -> Iterator[Problem]:
     if not any(values):
         yield Problem("route", "no destination has a weight, so none gets anything", "give each a weight")
         return
+    total = sum(value or 0 for value in values)
+    if total > WEIGHTS_MAX:
+        yield Problem("route", f"the weights make {total}", f"they may make {WEIGHTS_MAX}; only their ratio counts")
     for index, value in enumerate(values):
         if value is None:
             yield warning(at("route", index), "it gets nothing: beside others it needs a weight", "set weight")

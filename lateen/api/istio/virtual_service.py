@@ -279,6 +279,12 @@ class HTTPRedirect(Struct, frozen=True):
         if self.scheme and self.scheme not in ("http", "https"):
             yield Problem("scheme", f'"{self.scheme[:40]}" is not a scheme to send browsers to', "use http or https")
         yield from rules.port("port", self.port)
+        for name, text in (
+            ("uri", self.uri),
+            ("prefixRewrite", self.prefix_rewrite),
+            ("authority", self.authority),
+        ):
+            yield from traffic.one_line(name, text)
 
 
 class HTTPRetry(Struct, frozen=True):
@@ -336,6 +342,10 @@ class HTTPRewrite(Struct, frozen=True):
             yield Problem("", "what is rewritten is missing", 'set "uri", "uriRegexRewrite" or "authority"')
         if self.uri and self.uri_regex_rewrite is not None:
             yield Problem("uriRegexRewrite", '"uri" and "uriRegexRewrite" exclude each other', "keep one of them")
+        yield from traffic.one_line("uri", self.uri)
+        yield from traffic.one_line("authority", self.authority)
+        if self.uri_regex_rewrite is not None:
+            yield from traffic.one_line("uriRegexRewrite.rewrite", self.uri_regex_rewrite.rewrite)
 
 
 class HTTPRouteDestination(Struct, frozen=True):

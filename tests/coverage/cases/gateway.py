@@ -180,7 +180,8 @@ def _certificates() -> Iterator[Case]:
     yield case(f"{at}.credentialNames[0]", named, "server", names, shop, inside)
     files: Json = {"serverCertificate": "@files/client.pem", "privateKey": "@files/client.key"}
     one, two = "spiffe://cluster.local/ns/default/sa/client,client.test", "twin.test"
-    for prefix, tls in ((at, files), (f"{at}.tlsCertificates[0]", {"tlsCertificates": [files]})):
+    certificates: Json = {"tlsCertificates": [files]}
+    for prefix, tls in ((at, files), (f"{at}.tlsCertificates[0]", certificates)):
         document = secure(mode="SIMPLE", **tls)
         yield case(f"{prefix}.serverCertificate", document, "@files/twin.pem", names, one, two)
         yield case(f"{prefix}.privateKey", document, "@files/edge.key", names, one, REFUSED)
