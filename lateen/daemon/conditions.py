@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from lateen.analysis.conflicts import Losses
+from lateen.analysis.envoy_words import translated
 from lateen.apiserver.rows import Row
 from lateen.lib.findings import Finding, Level
 from lateen.xds.progress import Behind, Progress
@@ -49,7 +50,9 @@ def conditions(row: Row, found: Sequence[Finding], losses: Losses, progress: Pro
 def _accepted(row: Row, found: Sequence[Finding]) -> Condition:
     if row.held is not None:
         kept = "its last good version stays in force" if row.held.body is not None else "no version of it was ever good"
-        return Condition("Accepted", "False", "RefusedByProxies", f"Envoy refuses it, so {kept}: {row.held.reason}")
+        return Condition(
+            "Accepted", "False", "RefusedByProxies", f"Envoy refuses it, so {kept}: {_both(row.held.reason)}"
+        )
     errors = [each for each in found if each.level is Level.ERROR]
     if errors:
         return Condition("Accepted", "False", "Invalid", _said(errors))
@@ -115,8 +118,14 @@ def behind_words(each: Behind) -> str:
     proxy = f"{each.proxy.name}.{each.proxy.namespace}"
     what = f"{_WHAT.get(each.type, each.type)} {each.name}"
     if each.words:
-        return f"{proxy} refuses {what}: {each.words}"
+        return f"{proxy} refuses {what}: {translated(each.words)}"
     return f"{proxy} has not answered for {what}" if each.waiting else f"{proxy} waits for {what}"
+
+
+def _both(reason: str) -> str:
+    """Envoy's words, with what they mean before them where that is known."""
+    plain = translated(reason)
+    return reason if plain == reason else f"{plain} ({reason})"
 
 
 def _said(found: Sequence[Finding]) -> str:

@@ -28,6 +28,7 @@ from lateen.console.data import findings_of, mesh_routes
 from lateen.console.pages import Mesh, pages
 from lateen.daemon.addresses import AddressWriter
 from lateen.daemon.analysis import Analysis
+from lateen.daemon.describing import describe_route
 from lateen.daemon.identities import Identities
 from lateen.daemon.inputs import Inputs, initial
 from lateen.daemon.jwt_keys import key_fetcher
@@ -118,7 +119,7 @@ class ControlPlane:
             check=check,
             analyse=self._analyse,
             ready=lambda: self._ready,
-            routes=[token_route(store, tokens, self._identities), *mesh_routes(mesh)],
+            routes=[token_route(store, tokens, self._identities), *mesh_routes(mesh), describe_route(store, graph)],
         )
 
     async def run(self) -> None:
