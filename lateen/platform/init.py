@@ -73,10 +73,9 @@ def _isolate(spec: PodSandbox, ip: str, paths: PodPaths, settings: PlatformSetti
         syscalls.unshare(syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS)
         network.attach(netlink, ip, settings)
     syscalls.sethostname(spec.hostname or spec.name)
-    if spec.redirect:
-        rules = nft.Nft()
-        rules.run(nft.capture(spec.redirect, settings))
-        rules.close()
+    rules = nft.Nft()
+    rules.run(nft.capture(spec.redirect, settings) if spec.redirect else nft.real_names(settings))
+    rules.close()
     syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
     syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
     view.prepare(spec, ip, paths, settings)

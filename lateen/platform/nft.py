@@ -85,6 +85,18 @@ def capture(redirect: Redirect, settings: PlatformSettings) -> str:
 """
 
 
+def real_names(settings: PlatformSettings) -> str:
+    """The table of a Pod without a sidecar: nothing there makes use of the virtual addresses of external hosts, so it
+    asks where proxies ask."""
+    return f"""table ip lateen {{
+  chain output {{
+    type nat hook output priority -100;
+    ip daddr {settings.gateway} meta l4proto {{ tcp, udp }} th dport 53 dnat to :{settings.proxy_dns_port}
+  }}
+}}
+"""
+
+
 def fabric(settings: PlatformSettings) -> str:
     """The table of the network between the Pods, without Services.
 

@@ -352,3 +352,10 @@ def test_proxies_look_names_up_where_applications_get_virtual_addresses(outside:
     looked_up = ["python3", "-c", "import socket; print(socket.gethostbyname('by-name.example'))"]
     _, address = outside.mesh.inside(outside.pod("buyer"), "program", looked_up)
     assert address.startswith("240.240.")
+    lookup = "import socket, sys; print(socket.getaddrinfo(sys.argv[1], 80, socket.AF_INET)[0][4][0])"
+    partner = outside.pod("partner", "outside")  # without a sidecar a virtual address would lead nowhere
+    found, said = outside.mesh.inside(partner, "plain", ["python3", "-c", lookup, "by-name.example"])
+    assert not found, said
+    found, said = outside.mesh.inside(partner, "plain", ["python3", "-c", lookup, "details.default.svc.cluster.local"])
+    assert found, said
+    assert said.startswith("10.96.")

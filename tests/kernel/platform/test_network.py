@@ -19,7 +19,7 @@ import pytest
 from lateen.node.fabric_sockets import fabric_sockets
 from lateen.platform import forwarder, paths
 from lateen.platform.forwarder import Egress, proxy_header
-from lateen.platform.pod import ServiceVip
+from lateen.platform.pod import Redirect, ServiceVip
 from tests.kernel.platform.harness import FETCH, SETTINGS, Mesh, envoy, idle, program, tcp_listener, web
 
 
@@ -115,9 +115,14 @@ async def test_services_change_and_end(mesh: Mesh) -> None:
     assert await seen(3) == [refused]
 
 
-async def test_names_are_served_from_outside_by_passed_sockets(mesh: Mesh) -> None:
-    pod = await mesh.pod("pod", idle())
+@pytest.mark.parametrize("captured", [True, False])
+async def test_names_are_served_from_outside_by_passed_sockets(mesh: Mesh, captured: bool) -> None:
+    """A Pod without a sidecar is answered where proxies are."""
+    pod = await mesh.pod("pod", idle(), redirect=Redirect() if captured else None)
     sockets = fabric_sockets(mesh.layout.run)
+    dns_udp, dns_tcp = (
+        (sockets.dns_udp, sockets.dns_tcp) if captured else (sockets.proxy_dns_udp, sockets.proxy_dns_tcp)
+    )
     loop = asyncio.get_running_loop()
     text = """
         import socket, sys
@@ -131,10 +136,11 @@ async def test_names_are_served_from_outside_by_passed_sockets(mesh: Mesh) -> No
         print(open("/etc/resolv.conf").read())
     """
     running = asyncio.create_task(mesh.run(pod.uid, *program(text, SETTINGS.gateway)))
-    data, source = await loop.sock_recvfrom(sockets.dns_udp, 100)
-    assert source[0] == pod.ip
-    await loop.sock_sendto(sockets.dns_udp, data.upper(), source)
-    connection, _ = await loop.sock_accept(sockets.dns_tcp)
+    async with asyncio.timeout(10):
+        data, source = await loop.sock_recvfrom(dns_udp, 100)
+        assert source[0] == pod.ip
+        await loop.sock_sendto(dns_udp, data.upper(), source)
+        connection, _ = await loop.sock_accept(dns_tcp)
     await loop.sock_sendall(connection, (await loop.sock_recv(connection, 100)).upper())
     output = await running
     connection.close()
