@@ -69,8 +69,9 @@ async def up(settings: Settings, report: Report, *, demo: bool | None = None) ->
         report("starting the control plane, the node, the agent and the forwarder")
         _start_supervisor(settings, file)
     client = Client(layout.api_socket)
+    before = _restarts(settings)
     try:
-        await _until(deadline, lambda: _control_plane_ready(settings, client), lambda: _why_processes(settings))
+        await _until(deadline, lambda: _control_plane_ready(settings, client, before), lambda: _why_processes(settings))
         if demo or (demo is None and not await client.list("Deployment")):
             report("applying the demo application")
             files = [(path.name, path.read_text()) for path in sorted(DEMO.glob("*.yaml"))]
@@ -165,12 +166,22 @@ def _last_line(log: Path) -> str:
     return lines[-1] if lines else "it printed nothing"
 
 
-async def _control_plane_ready(settings: Settings, client: Client) -> bool:
-    """True when it answers. NotReadyError when it ends again and again: waiting longer would not help."""
+def _restarts(settings: Settings) -> int:
+    """How often the control plane was started again so far."""
     state = supervisor.state(settings)
-    if state is None or any(each.name == "controlplane" and each.restarts >= _TRIES for each in state.processes):
-        raise NotReadyError(_why_processes(settings), remedy="lateen logs controlplane")
-    return await client.ready()
+    return next((each.restarts for each in state.processes if each.name == "controlplane"), 0) if state else 0
+
+
+async def _control_plane_ready(settings: Settings, client: Client, before: int) -> bool:
+    """True when it answers. NotReadyError when it ends again and again: waiting longer would not help.
+
+    `before` is how often it was restarted before it was waited for: what was is no reason.
+    """
+    if await client.ready():
+        return True
+    if supervisor.state(settings) is None or _restarts(settings) - before >= _TRIES:
+        raise NotReadyError(_why_processes(settings), remedy="lateen logs controlplane; then lateen down, lateen up")
+    return False
 
 
 async def _pods_ready(settings: Settings, client: Client, deadline: float, report: Report) -> None:

@@ -15,6 +15,7 @@ from lateen.cli import files
 from lateen.cli.options import mesh, output, running
 from lateen.cli.output import document
 from lateen.cli.waiting import Wanted, has_conditions, wait
+from lateen.lib.errors import LateenError
 
 
 @click.command("apply")
@@ -45,6 +46,8 @@ def command(
         files.show(result)
     else:
         document(result, output)
+    if not result.objects and not result.findings:
+        raise LateenError(f"there is no object in {', '.join(names)}", remedy="give documents with apiVersion and kind")
     if files.failed(result) or dry_run or not until_live:
         sys.exit(1 if files.failed(result) else 0)
     wanted = [

@@ -32,10 +32,19 @@ def command(namespace: str | None, name: str | None, settings_file: Path | None,
     state = supervisor.state(settings)
     if state is None:
         raise LateenError(f"the mesh {settings.name} is not running", remedy="lateen up")
-    pods = asyncio.run(_pods(settings.layout().api_socket, namespace))
+    try:
+        pods, unknown = asyncio.run(_pods(settings.layout().api_socket, namespace)), None
+    except LateenError as error:  # the processes say why the control plane does not answer
+        pods, unknown = None, error
     if output != "table":
         document({"processes": state.processes, "pods": pods}, output)
-        return
+    else:
+        _show(state, pods)
+    if unknown is not None:
+        raise LateenError(f"no Pods to show: {unknown}", remedy="lateen logs controlplane")
+
+
+def _show(state: supervisor.SupervisorState, pods: list[Json] | None) -> None:
     table(
         _PROCESS_COLUMNS,
         [
@@ -43,8 +52,9 @@ def command(namespace: str | None, name: str | None, settings_file: Path | None,
             for each in state.processes
         ],
     )
-    print()
-    table(_POD_COLUMNS, [_row(pod) for pod in pods])
+    if pods is not None:
+        print()
+        table(_POD_COLUMNS, [_row(pod) for pod in pods])
 
 
 async def _pods(socket: Path, namespace: str | None) -> list[Json]:
@@ -86,7 +96,10 @@ def _state(pod: Json, status: Json, containers: list[Json]) -> tuple[str, str]:
             states: Json = each.get("state") or {}
             state: Json | None = states.get(kind)
             if state and state.get("reason") not in (None, "Completed"):
-                return str(state["reason"]), f"{each.get('name')}: {state.get('message', '')}".strip()
+                why = state.get("message") or f"exit code {state.get('exitCode', '?')}"
+                return str(state["reason"]), f"{each.get('name')}: {why}"
+    if status.get("phase") == "Succeeded":
+        return "Succeeded", ""
     conditions: list[Json] = status.get("conditions") or []
     for condition in conditions:
         if condition.get("status") == "False" and condition.get("message"):

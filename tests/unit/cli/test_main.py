@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import fcntl
 import importlib
+import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import click
+import msgspec
 
 from lateen.cli.main import VERBS
+from lateen.daemon.supervisor import ProcessState, SupervisorState
+from lateen.lib.errors import LateenError
 from tests.unit.cli.conftest import Lateen
 
 HEAVY = ("grpc", "httpx", "rich", "cryptography", "starlette", "uvicorn", "yaml", "google.protobuf", "structlog")
@@ -40,3 +47,25 @@ def test_an_error_is_one_line_with_a_remedy_and_no_traceback(lateen: Lateen) -> 
     assert done.stderr.startswith("error: ")
     assert "lateen up" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ps_shows_the_processes_when_the_control_plane_is_gone(lateen: Lateen) -> None:
+    run = Path(os.environ["LATEEN_RUN_DIR"])
+    with (run / "supervisor.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        state = SupervisorState(1, (ProcessState("controlplane", 0, 4, time.time(), "exit code 1"),))
+        (run / "supervisor.json").write_bytes(msgspec.json.encode(state))
+        assert lateen("ps").exit_code == 0
+        (run / "api.sock").unlink()
+        result = lateen("ps")
+    assert result.exit_code == 1
+    assert [line.split()[:3] for line in result.stdout.splitlines()][1:] == [["controlplane", "restarting", "4"]]
+    assert isinstance(result.exception, LateenError)
+    assert "lateen logs controlplane" in result.exception.remedy
+
+
+def test_apply_of_no_object_at_all_is_an_error(lateen: Lateen) -> None:
+    for text in ("", "# nothing\n---\n"):
+        result = lateen("apply", "-f", "-", stdin=text)
+        assert isinstance(result.exception, LateenError)
+        assert "no object" in str(result.exception)

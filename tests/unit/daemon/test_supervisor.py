@@ -17,7 +17,7 @@ import pytest
 
 from lateen.daemon import settings as settings_module
 from lateen.daemon import supervisor
-from lateen.daemon.lifecycle import down
+from lateen.daemon.lifecycle import down, up
 from lateen.daemon.settings import Settings
 from lateen.daemon.supervisor import PROGRAMS, ProcessState
 from lateen.platform.paths import marker
@@ -105,3 +105,16 @@ def test_killed_by_force_it_takes_its_processes_along(
     process.wait()
     until(lambda: not any(map(alive, pids)))
     assert not supervisor.running(settings)
+
+
+def test_restarts_of_the_past_do_not_keep_up_from_finding_the_mesh_ready(
+    started: tuple[Settings, Path, subprocess.Popen[bytes]],
+) -> None:
+    settings, _, _ = started
+    until(lambda: all_run(settings))
+    for count in range(1, 5):
+        os.kill(processes(settings)["controlplane"].pid, signal.SIGKILL)
+        until(lambda count=count: processes(settings)["controlplane"].restarts >= count and all_run(settings))
+    said: list[str] = []
+    asyncio.run(up(settings, said.append, demo=False))
+    assert said[0] == "the mesh sup runs already"
