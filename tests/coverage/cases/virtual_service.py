@@ -444,11 +444,13 @@ def _streams() -> Iterator[Case]:
             ("sourceLabels{app}", "other"),
             ("sourceNamespace", "other"),
         ):
-            yield case(f"{here}.{field}", base, value, probe, selected, not_selected)
+            # What no TLS rule routes has no way to the service; TCP goes to it.
+            elsewhere = "" if protocol == "tls" and field.startswith("dest") else not_selected
+            yield case(f"{here}.{field}", base, value, probe, selected, elsewhere)
         if protocol == "tls":
             named = rules(there, match=match)
             named["spec"]["hosts"].append("other.test")
-            yield case(f"{here}.sniHosts[0]", named, "other.test", probe, selected, not_selected)
+            yield case(f"{here}.sniHosts[0]", named, "other.test", probe, selected, "")
         else:
             yield case(f"{here}.sourceSubnet", base, "10.89.0.0/16", probe, selected, not_selected)
         at = f"{protocol}[0].route[0].destination"
