@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Arguments of `lateen up` and `lateen down`: make up ARGS="--name two --gateway-port 8090"
 ARGS ?=
-# Arguments of pytest: make test PYTEST="tests/unit -k routes"
+# Which tests run two at a time; those of tests/e2e follow, alone on the machine, since they measure under load
 PYTEST ?= tests
 
 help:
@@ -28,7 +28,8 @@ down: $(VENV)/.run
 
 test: $(VENV)/.dev typings
 	@scripts/packages.sh nft:nftables ip:iproute2
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not long" $(PYTEST)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not long" $(PYTEST) --ignore tests/e2e
+	@$(BIN)/python -m pytest -q -m "not long" tests/e2e
 
 test-long: $(VENV)/.dev typings
 	@scripts/packages.sh nft:nftables ip:iproute2
