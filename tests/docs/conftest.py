@@ -9,6 +9,8 @@ import pytest
 
 from tests.envoy.harness import short_directory
 from tests.envoy.playground import Playground
+from tests.lab.lab import Lab
+from tests.lab.pages import LabPage
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,10 @@ def playground() -> Iterator[Playground]:
     yield made
     made.close()
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def lab_page() -> Iterator[LabPage]:
+    """Whole proxies with servers behind them."""
+    with Lab() as lab:
+        yield LabPage(lab)

@@ -11,6 +11,7 @@ from lateen.features import FEATURES
 from tests.docs.pages import steps
 from tests.envoy.expectations import check
 from tests.envoy.playground import Playground
+from tests.lab.pages import LabPage
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "features"
 SECURITY = ("authorization", "external-authorization", "request-authentication")
@@ -20,15 +21,17 @@ SECURITY = ("authorization", "external-authorization", "request-authentication")
 @pytest.mark.parametrize(
     "page", [each for each in sorted(PAGES.glob("*.md")) if each.stem not in SECURITY], ids=lambda page: page.stem
 )
-def test_page(page: Path, playground: Playground) -> None:
+def test_page(page: Path, request: pytest.FixtureRequest) -> None:
     checked = 0
+    where: Playground | LabPage = request.getfixturevalue("playground")
     for step in steps(page):
-        if step.kind == "apply":
-            assert playground.apply(step.text) == [], f"{page.name}:{step.line}"
+        if step.kind != "expect":
+            where = request.getfixturevalue("playground" if step.kind == "apply" else "lab_page")
+            assert where.apply(step.text) == [], f"{page.name}:{step.line}"
             continue
         for expectation in yaml.safe_load(step.text):
             try:
-                check(playground, expectation)
+                check(where, expectation)
             except Exception as error:
                 error.add_note(f"{page.name}:{step.line}: {expectation}")
                 raise

@@ -22,6 +22,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from tests.envoy.playground import Json, Playground
+from tests.lab.pages import LabPage
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD")
 KEYS = {
@@ -46,7 +47,7 @@ TIMER_S = 0.005
 """Envoy's timers count from the time at which its event loop last woke."""
 
 
-def check(playground: Playground, expectation: Json) -> None:
+def check(playground: Playground | LabPage, expectation: Json) -> None:
     """Does what an expectation says. AssertionError when it comes out otherwise, ValueError for an unknown key."""
     if unknown := expectation.keys() - KEYS:
         raise ValueError(f"an expectation has no {', '.join(sorted(unknown))}")
@@ -54,7 +55,7 @@ def check(playground: Playground, expectation: Json) -> None:
     url = urlsplit(str(expectation[method]))
     table = "http.8080" if url.port == 8080 else "9080"
     path = url.path + (f"?{url.query}" if url.query else "")
-    playground.log.clear()
+    playground.forget()
     for target, steps in expectation.get("script", {}).items():
         playground.script(target, steps)
     if "of" in expectation:
@@ -80,7 +81,7 @@ def check(playground: Playground, expectation: Json) -> None:
         _check_arrival(playground, expectation["arrives"])
 
 
-def _check_arrival(playground: Playground, wanted: dict[str, Any]) -> None:
+def _check_arrival(playground: Playground | LabPage, wanted: dict[str, Any]) -> None:
     seen = playground.wait_seen(1)[0]
     if "path" in wanted:
         assert seen.path == wanted["path"], seen
@@ -90,7 +91,7 @@ def _check_arrival(playground: Playground, wanted: dict[str, Any]) -> None:
         assert seen.headers.get(name) == value, f"{name}: {seen}"
 
 
-def _check_many(playground: Playground, expectation: Json, host: str, path: str, table: str) -> None:
+def _check_many(playground: Playground | LabPage, expectation: Json, host: str, path: str, table: str) -> None:
     times = int(expectation["of"])
     servers = playground.requests(host, times, path, expectation.get("headers"), table)
     if "endpoints" in expectation:

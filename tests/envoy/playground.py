@@ -171,6 +171,10 @@ class Playground:
             each.script.clear()
         return refused
 
+    def forget(self) -> None:
+        """Forgets what servers got."""
+        self.log.clear()
+
     def script(self, target: str, steps: Iterable[int | str]) -> None:
         """What the endpoints of `service/subset` answer next, in this order over all of them; later 200.
 
