@@ -120,18 +120,23 @@ class StatusWriter:
             row = self._store.get(ref)
             if row is None:
                 continue
-            if self._xds.pump.waiting(ref) or (returning and _said_before(row)):
+            if self._on_its_way(ref) or (returning and _said_before(row)):
                 later.add(ref)
             else:
                 wanted.append(row)
         self._dirty |= later
         changed: list[SetConditions] = []
         for start in range(0, len(wanted), _BATCH):
-            changed += self._compare(wanted[start : start + _BATCH])
+            changed += self._compare(wanted[start : start + _BATCH], returning)
             await asyncio.sleep(0)
         await self._write(changed)
 
-    def _compare(self, rows: Sequence[Row]) -> list[SetConditions]:
+    def _on_its_way(self, ref: Ref) -> bool:
+        """True while what proxies are to get of an object is still being worked out."""
+        pump = self._xds.pump
+        return pump.waiting(ref) or pump.graph.changed_at(ref) > pump.drained
+
+    def _compare(self, rows: Sequence[Row], returning: bool = False) -> list[SetConditions]:
         self.looked_at += len(rows)
         reached = self._xds.progress([row.ref for row in rows])
         changed: list[SetConditions] = []
@@ -139,6 +144,9 @@ class StatusWriter:
             progress = reached.get(row.ref, _NOBODY)
             if progress.behind:
                 self._unfinished.add(row.ref)
+            if returning and progress.needed == 0 and row.held is None:
+                self._dirty.add(row.ref)  # those that need it may be on their way back
+                continue
             found = [each for part in row.findings.values() for each in msgspec.json.decode(part, type=list[Finding])]
             made = conditions(row, found, self._losses.get(row.ref, NONE), progress)
             if made != _stored_conditions(row):
