@@ -147,7 +147,7 @@ def test_rules_that_the_gate_cannot_say_still_leak_nothing(pod: GuardedPod) -> N
     """Networks of IPv6: the client's first byte is waited for, so only clients that speak first are served."""
     pod.configure(APPLICATION, policy("{" + source('ipBlocks: ["fd00::/8", 10.88.0.0/16]') + "}"))
     assert [each.text for each in pod.calls([answered(ALICE)])] == ["got x\n"]
-    assert pod.call(by=ALICE, port=GREETS, line=True, send="hi\n").text == "hello\n"
+    assert pod.call(by=ALICE, port=GREETS, line=True, send="hi\n").text.startswith("hello\n")
     pod.configure(APPLICATION, policy("{action: DENY, " + source('ipBlocks: ["fd00::/8", 10.88.0.0/16]') + "}"))
     assert [each.text for each in pod.calls([greeted(ALICE, timeout_s=2), answered(ALICE)])] == ["", ""]
 
