@@ -1,8 +1,8 @@
 """Errors that end what somebody asked for. What is wrong with configuration is a Finding instead.
 
-    LateenError           message, remedy
-    |- SettingsError      lateen.daemon.settings
-    `- ...                each beside what raises it
+LateenError           message, remedy
+|- SettingsError      lateen.daemon.settings
+`- ...                each beside what raises it
 """
 
 from __future__ import annotations
