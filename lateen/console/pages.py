@@ -38,6 +38,8 @@ code { font-size: .9em } p.none { color: #60666c }
 .error, .REFUSED { color: #ff8a7a } .warning, .STALE { color: #e8b04c } .SYNCED, .ok { color: #6fcf97 } }
 """
 
+_TYPES = ("CDS", "EDS", "ECDS", "LDS", "RDS", "SDS")
+
 
 def pages(mesh: Mesh) -> Starlette:
     """The pages as an ASGI application."""
@@ -76,7 +78,7 @@ def render(mesh: Mesh) -> str:
     parts = [
         f"<h1>{escape(mesh.name)}</h1><p>{state} at revision {mesh.store.revision}, {len(rows)} objects</p>",
         _section("Findings", ("Level", "Object", "Where", "What", "Remedy"), _finding_rows(rows)),
-        _section("Proxies", ("Proxy", "Kind", "CDS", "EDS", "LDS", "RDS", "SDS"), _proxy_rows(mesh)),
+        _section("Proxies", ("Proxy", "Kind", *_TYPES), _proxy_rows(mesh)),
         _section("Pods", ("Pod", "Phase", "Ready", "Address"), _pod_rows(rows)),
         _section("Objects", ("Kind", "Object", "Generation", "Findings"), _object_rows(rows)),
         _section("Where things are", ("What", "Path"), _path_rows(mesh)),
@@ -114,7 +116,7 @@ def _proxy_rows(mesh: Mesh) -> Iterable[Sequence[str]]:
         yield (
             escape(f"{each['namespace']}/{each['name']}"),
             escape(each["kind"]),
-            *(_type_cell(types.get(short)) for short in ("CDS", "EDS", "LDS", "RDS", "SDS")),
+            *(_type_cell(types.get(short)) for short in _TYPES),
         )
 
 
