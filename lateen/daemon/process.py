@@ -20,22 +20,31 @@ from lateen.lib.errors import LateenError
 _PR_SET_PDEATHSIG = 1
 
 
-def main(serve: Callable[[Settings], Awaitable[None]]) -> None:
-    """Entry point of a process: `serve` until SIGTERM. An error that somebody can mend is its last line, without a
-    traceback; the command line is [settings file, supervisor's pid]."""
+Serve = Callable[[Settings], Awaitable[None]]
 
-    async def until_sigterm() -> None:
+
+def main(serve: Serve) -> None:
+    """Entry point of a process: `run` with the settings that its command line names: [settings file, supervisor's
+    pid]. An error that somebody can mend is its last line, without a traceback."""
+    settings = _enter()
+    try:
+        run(serve, settings)
+    except* LateenError as group:
+        sys.exit("; ".join(f"{each}: {each.remedy}" for each in _leaves(group) if isinstance(each, LateenError)))
+
+
+def run(serve: Serve, settings: Settings) -> None:
+    """`serve` until SIGTERM or SIGINT."""
+
+    async def until_told() -> None:
         task = asyncio.current_task()
         assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):
             await serve(settings)
 
-    settings = _enter()
-    try:
-        asyncio.run(until_sigterm())
-    except* LateenError as group:
-        sys.exit("; ".join(f"{each}: {each.remedy}" for each in _leaves(group) if isinstance(each, LateenError)))
+    asyncio.run(until_told())
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

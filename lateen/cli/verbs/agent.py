@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import click
 
 from lateen.cli.options import mesh, running
 from lateen.daemon import agent
-from lateen.daemon.process import log_json
+from lateen.daemon.process import log_json, run
 
 
 @click.command("agent")
@@ -18,4 +17,4 @@ def command(name: str | None, settings_file: Path | None) -> None:
     """Run the agent of a mesh in the foreground: certificates and names for its proxies, until interrupted."""
     settings = running(name, settings_file)
     log_json()
-    asyncio.run(agent.run(settings))
+    run(agent.serve, settings)
