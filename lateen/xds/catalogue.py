@@ -238,9 +238,9 @@ class Catalogue:
             self.accepted(entry, current.version)
 
     def _refresh(self, entry: Entry) -> None:
-        before, failed, origins = entry.version, entry.failed, tuple(entry.inputs)
+        before, frozen, origins = entry.version, self.frozen(entry), tuple(entry.inputs)
         self._read(entry)
-        if entry.version != before or entry.failed or failed:
+        if entry.version != before or entry.failed or frozen != self.frozen(entry):
             self._announce(entry, origins)
 
     def _announce(self, entry: Entry, before: tuple[Ref, ...] = ()) -> None:

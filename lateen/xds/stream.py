@@ -28,7 +28,7 @@ from lateen.lib.ids import Ref
 from lateen.xds.catalogue import Catalogue, Entry
 from lateen.xds.lags import NOTHING, Lag, Lags
 from lateen.xds.pump import Handle, Pump
-from lateen.xds.subscription import Offer, Subscription
+from lateen.xds.subscription import UNKNOWN, Offer, Subscription
 from lateen.xds.wire import delta_response, sotw_response
 
 CLUSTER: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
@@ -360,6 +360,8 @@ class Stream:
                 removes = []
             if sends or removes or subscription.due:
                 self._send(index, subscription, self._resources(index, sends), tuple(removes))
+            if subscription.refused:
+                subscription.forgive(lambda name, index=index: self._open_version(index, name))
             blocked = blocked or self._blocks(subscription)
         if deferred:
             self._remove(deferred)
@@ -398,6 +400,11 @@ class Stream:
         if version and subscription.held.get(name) == version:
             self._catalogue.accepted(entry, version)
         return version
+
+    def _open_version(self, index: int, name: str) -> str | None:
+        """The version that is to be given, UNKNOWN while what the resource is now is held back."""
+        entry = self._audience.entries[index].get(name)
+        return UNKNOWN if entry is not None and self._catalogue.frozen(entry) else self._version(index, name)
 
     def _resources(self, index: int, names: list[str]) -> dict[str, Resource]:
         found: dict[str, Resource] = {}

@@ -155,6 +155,13 @@ class Subscription:
                 return name
         return None
 
+    def forgive(self, open_version_of: Callable[[str], str | None]) -> None:
+        """Forgets the refusals of names that the client is to have as it has them: what it refused is offered (and
+        refused) anew should it come again. `open_version_of` is UNKNOWN while a refusal is being judged."""
+        for name in [name for name in self.refused if open_version_of(name) == self.held.get(name)]:
+            self.refused.pop(name)
+            self.errors.pop(name, None)
+
     @property
     def settled(self) -> bool:
         """True when nothing is in flight and nothing waits."""
