@@ -32,13 +32,13 @@ spec:
         }
 
     file = tmp_path / "fifty.yaml"
-    file.write_text(documents("%NO_SUCH_OPERATOR(x)%"))
+    file.write_text(documents("%PROTOCOL(x)%"))
     bookinfo.lateen("apply", "-f", str(file), expect=None)
     eventually(live, lambda found: found == {str(number) for number in range(50)} - {"17"})
     shown = eventually(
         lambda: bookinfo.lateen("get", "vs", "fifty-17").stdout, lambda text: "LTN0020" in text and str(file) in text
     )
-    assert "NO_SUCH_OPERATOR" in shown
+    assert "PROTOCOL" in shown
     file.write_text(documents("17"))
     bookinfo.lateen("apply", "-f", str(file))
     eventually(live, lambda found: len(found) == 50)
