@@ -80,7 +80,7 @@ class Agent:
     async def _add(self, spec: PodSpec) -> None:
         known = self._pods.get(spec.uid)
         if known is not None:
-            if known[0].spec == spec and Path(spec.sds_socket).is_socket():
+            if known[0].spec == spec and Path(spec.sds_socket).is_socket():  # noqa: ASYNC240 - a local file
                 return  # a Pod that was started anew has a new directory, without the socket
             await self._remove(spec.uid)
         workload = Workload(spec, self._signer)

@@ -330,7 +330,10 @@ def test_security(kind: str, spec: str, expected: str) -> None:
     ("kind", "spec"),
     [
         ("PeerAuthentication", "{selector: {matchLabels: {a: b}}, portLevelMtls: {80: {mode: STRICT}}}"),
-        ("RequestAuthentication", "{jwtRules: [{issuer: a, jwksUri: 'https://a/b'}, {fromHeaders: [{name: x}], issuer: b}]}"),
+        (
+            "RequestAuthentication",
+            "{jwtRules: [{issuer: a, jwksUri: 'https://a/b'}, {fromHeaders: [{name: x}], issuer: b}]}",
+        ),
         ("AuthorizationPolicy", "{}"),
         ("AuthorizationPolicy", "{action: DENY, rules: [{}]}"),
         ("AuthorizationPolicy", "{rules: [{to: [{operation: {paths: ['/{*}/a/{**}', '/x*']}}]}]}"),

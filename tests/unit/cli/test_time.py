@@ -15,7 +15,11 @@ from lateen.lib.errors import LateenError
 from tests.unit.cli.conftest import Lateen
 
 Json = dict[str, Any]
-RULE = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec: {{hosts: [{host}], http: [{{route: [{{destination: {{host: b}}}}]}}]}}\n"
+RULE = """apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: a}}
+spec: {{hosts: [{host}], http: [{{route: [{{destination: {{host: b}}}}]}}]}}
+"""
 
 
 def test_history_diff_rollback_and_get_at(lateen: Lateen) -> None:
