@@ -26,8 +26,8 @@ from lateen.daemon import settings as settings_module
 from lateen.daemon import supervisor
 from lateen.daemon.settings import Settings
 from lateen.lib.errors import LateenError
+from lateen.platform import census, paths
 from lateen.platform import down as platform
-from lateen.platform import paths
 from lateen.platform.paths import marker
 from lateen.platform.preflight import obstacles
 
@@ -38,6 +38,7 @@ Report = Callable[[str], None]
 DEMO = Path(__file__).parent.parent / "demo"
 _POLL_S = 0.05
 _TRIES = 4
+_LEFT_S = 5
 
 
 class NotReadyError(LateenError):
@@ -52,15 +53,20 @@ async def up(settings: Settings, report: Report, *, demo: bool | None = None) ->
     """
     layout = settings.layout()
     deadline = time.monotonic() + settings.ready_timeout_s
+    if not supervisor.running(settings):
+        await _daemons_gone(settings)
     if supervisor.running(settings):
         report(f"the mesh {settings.name} runs already")
         settings = settings_module.read(layout.state / "settings.json")
     else:
         found = obstacles(layout, _listeners(settings), _ranges(settings))
         if found:
+            remedies = [each.remedy for each in found]
+            if _daemons(settings):
+                remedies.insert(0, f"lateen down: processes of the mesh {settings.name} are left from before")
             raise LateenError(
                 "this machine is not ready for a mesh:\n" + "\n".join(f"  - {each.what}" for each in found),
-                remedy="\n       ".join(each.remedy for each in found),
+                remedy="\n       ".join(remedies),
             )
         for directory in (layout.state, layout.run, layout.logs, layout.run / "pods", layout.xds_socket.parent):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -103,6 +109,19 @@ async def down(settings: Settings, report: Report) -> None:
     if ended.killed:
         report(f"ended by force: {', '.join(sorted(set(ended.killed)))}")
     shutil.rmtree(layout.run, ignore_errors=True)
+
+
+def _daemons(settings: Settings) -> list[census.Process]:
+    """What the mesh's supervisor had started, Pods apart."""
+    return [each for each in census.processes(settings.state_dir) if each.command.startswith("python")]
+
+
+async def _daemons_gone(settings: Settings) -> None:
+    """Waits for the processes of a supervisor that was killed: they end by themselves, and hold ports until then."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LEFT_S):
+            while _daemons(settings) and not supervisor.running(settings):  # noqa: ASYNC110 (other processes)
+                await asyncio.sleep(_POLL_S)
 
 
 def _listeners(settings: Settings) -> list[tuple[str, int, str]]:
@@ -194,7 +213,7 @@ async def _pods_ready(settings: Settings, client: Client, deadline: float, repor
         )
         live = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
         here = paths.recorded_pods(settings.run_dir)  # a status may be from before the mesh was last stopped
-        waiting = [_why_pod(pod) for pod in live if not (pod_ready(pod) and pod["metadata"]["uid"] in here)]
+        waiting = [_why_pod(pod) for pod in live if not (_ended(pod) or (pod_ready(pod) and _uid(pod) in here))]
         ready = len(live) - len(waiting)
         if len(live) < wanted:
             waiting.append(f"{wanted - len(live)} Pods are not made yet")
@@ -208,11 +227,19 @@ async def _pods_ready(settings: Settings, client: Client, deadline: float, repor
             await asyncio.sleep(_POLL_S)
 
 
-def pod_ready(pod: Json) -> bool:
-    """True when a Pod is Ready, or has done its work."""
+def _uid(pod: Json) -> str:
+    return pod["metadata"]["uid"]
+
+
+def _ended(pod: Json) -> bool:
+    """True when a Pod has run to its end (a Job's): nothing of it will run again."""
     status: Json = pod.get("status") or {}
-    if status.get("phase") == "Succeeded":
-        return True
+    return status.get("phase") in ("Succeeded", "Failed")
+
+
+def pod_ready(pod: Json) -> bool:
+    """True when a Pod is Ready."""
+    status: Json = pod.get("status") or {}
     return any(each.get("type") == "Ready" and each.get("status") == "True" for each in status.get("conditions", ()))
 
 

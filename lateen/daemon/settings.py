@@ -129,7 +129,7 @@ def read(path: Path) -> Settings:
     except FileNotFoundError:
         raise SettingsError(f"there is no mesh in {path.parent}", remedy="start it with `lateen up`") from None
     except (OSError, msgspec.DecodeError) as error:
-        raise SettingsError(f"{path}: {error}", remedy="start the mesh with `lateen up`") from None
+        raise SettingsError(f"{path}: {error}", remedy="`lateen down`, then `lateen up` writes it anew") from None
 
 
 def write(settings: Settings) -> Path:

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from lateen.apiserver.client import Client
 from lateen.daemon import settings as settings_module
 from lateen.daemon import supervisor
 from lateen.daemon.lifecycle import down, up
@@ -118,3 +120,46 @@ def test_restarts_of_the_past_do_not_keep_up_from_finding_the_mesh_ready(
     said: list[str] = []
     asyncio.run(up(settings, said.append, demo=False))
     assert said[0] == "the mesh sup runs already"
+
+
+def test_up_waits_for_the_processes_of_a_killed_supervisor(
+    started: tuple[Settings, Path, subprocess.Popen[bytes]],
+) -> None:
+    settings, file, process = started
+    until(lambda: all_run(settings))
+    pids = [each.pid for each in processes(settings).values()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    process.kill()
+    process.wait()
+    awake = threading.Timer(0.5, lambda: [os.kill(pid, signal.SIGCONT) for pid in pids])
+    awake.start()
+    code = "import asyncio, sys; from pathlib import Path; from lateen.daemon import lifecycle, settings\n"
+    code += "asyncio.run(lifecycle.up(settings.read(Path(sys.argv[1])), print, demo=False))"
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False)
+    awake.join()
+    assert done.returncode == 0, done.stderr
+    assert not any(map(alive, pids))
+    assert all_run(settings)
+
+
+def test_up_does_not_wait_for_a_job_that_ended_before_the_last_down(
+    started: tuple[Settings, Path, subprocess.Popen[bytes]],
+) -> None:
+    settings, _, _ = started
+
+    async def ended() -> None:
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "done", "namespace": "default"},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "a", "command": ["true"]}]},
+        }
+        async with Client(settings.layout().api_socket) as client:
+            await client.create(pod)
+            await client.replace_status({**pod, "status": {"phase": "Succeeded"}})
+        await up(settings, lambda _: None, demo=False)
+
+    until(lambda: all_run(settings))
+    asyncio.run(up(settings, lambda _: None, demo=False))
+    asyncio.run(ended())
