@@ -21,6 +21,7 @@ from lateen.lib.layout import Layout
 from lateen.platform import census, cgroups, paths
 from lateen.platform.link import Link, LinkLost
 from lateen.platform.paths import PodPaths
+from lateen.platform.spawner import PROCESS_NAME
 
 POLL_S = 0.005
 KILL_TIMEOUT_S = 10
@@ -47,6 +48,7 @@ async def down(layout: Layout, grace_s: float = 2) -> Down:
             await spawner.ask({"do": "exit"})
         finally:
             await spawner.close()
+        await _ended(str(layout.state), PROCESS_NAME)
     killed = await asyncio.to_thread(sweep, str(layout.state))
     cgroups.remove(run)
     for name in ("pods", "inits"):
@@ -56,6 +58,14 @@ async def down(layout: Layout, grace_s: float = 2) -> Down:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{run}/{name}")
     return Down(sum(stopped), killed)
+
+
+async def _ended(state: str, command: str) -> None:
+    """Waits until no process of that name is left, at most a second."""
+    for _ in range(round(1 / POLL_S)):
+        if all(process.command != command for process in census.processes(state)):
+            return
+        await asyncio.sleep(POLL_S)
 
 
 def sweep(state: str) -> tuple[str, ...]:

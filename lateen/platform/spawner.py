@@ -32,6 +32,8 @@ from lateen.platform.settings import PlatformSettings
 
 START_TIMEOUT_S = 10
 
+PROCESS_NAME = "lateen-spawner"
+
 
 class Spawner:
     """The requests and what they need."""
@@ -217,7 +219,7 @@ def main() -> None:
         return
     os.setsid()
     os.chdir("/")
-    syscalls.set_process_name("lateen-spawner")
+    syscalls.set_process_name(PROCESS_NAME)
     log = os.open(f"{run}/platform.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     null = os.open("/dev/null", os.O_RDONLY)
     for source, target in ((null, 0), (log, 1), (log, 2)):

@@ -190,6 +190,7 @@ def _load(directory: Path, now: Callable[[], dt.datetime], max_validity: dt.time
     certificate = _certificates(directory / "ca-cert.pem")[0]
     roots = _certificates(directory / "root-cert.pem")
     chain = _certificates(directory / "cert-chain.pem")
+    _keep_to_owner(directory / "ca-key.pem")
     key = _private_key(directory / "ca-key.pem")
     file = directory / "ca-cert.pem"
     if _public_bytes(key.public_key()) != _public_bytes(_known(certificate)):
@@ -257,6 +258,17 @@ def _check_authority(file: Path, certificate: x509.Certificate, now: dt.datetime
         raise CaError(
             f"{file}: {name} starts at {certificate.not_valid_before_utc:%Y-%m-%d %H:%M}Z: is the clock right?"
         )
+
+
+def _keep_to_owner(file: Path) -> None:
+    """Takes everybody else's rights on a private key away, as plug-in files come with any."""
+    try:
+        if file.stat().st_mode & 0o077:
+            file.chmod(0o600)
+    except FileNotFoundError:
+        return  # reading it says so
+    except OSError as error:
+        raise CaError(f"{file} can be read by others, and that cannot be changed: {error.strerror}") from error
 
 
 def _read(file: Path) -> bytes:

@@ -44,6 +44,8 @@ def command(
     result = asyncio.run(_apply(socket, files.read(names), namespace, dry_run))
     if output == "table":
         files.show(result)
+        if dry_run and result.applied:
+            click.echo("dry run: nothing was changed", err=True)
     else:
         document(result, output)
     if not result.objects and not result.findings:

@@ -169,6 +169,14 @@ def test_a_plug_in_intermediate_signs_and_sends_its_chain(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_key_that_others_could_read_is_taken_from_them(tmp_path: Path) -> None:
+    open_ca(tmp_path / "ca")
+    key = tmp_path / "ca" / "ca-key.pem"
+    key.chmod(0o644)
+    open_ca(tmp_path / "ca")
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
 def test_a_ca_without_identifiers_still_leads_verifiers_to_its_key(tmp_path: Path) -> None:
     root = _authority("root", identifiers=False)
     pem = _pem(root[0])
