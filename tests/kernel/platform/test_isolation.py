@@ -181,8 +181,6 @@ async def test_volumes_appear_where_they_are_mounted_and_nowhere_on_the_machine(
     (tmp_path / "data").mkdir(mode=0o755)
     (tmp_path / "data" / "file").write_text("of the machine")
     (tmp_path / "data").chmod(0o755)
-    for parent in (tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
     spec = """
         import os
         print(open("/etc/config/a/b.txt").read(), open("/etc/passwd").read() != "", open("/srv/x").read())
