@@ -42,7 +42,7 @@ check: $(VENV)/.dev typings
 	@$(BIN)/lint-imports
 
 bench: $(VENV)/.run
-	@$(BIN)/python -m lateen.bench
+	@$(BIN)/python -m lateen.bench.loop_lag --streams 200 --seconds 15
 
 typings: $(VENV)/.dev scripts/stubs.py
 	@echo "making type stubs of the xDS messages"
