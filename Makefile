@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Which tests run two at a time; those of tests/e2e follow, alone on the machine, since they measure under load
 PYTEST ?= tests
+# PROGRAM:PACKAGE of Debian that tests start
+TEST_PACKAGES := nft:nftables ip:iproute2 nsenter:util-linux redis-server:redis-server openssl:openssl
 
 help:
 	@echo "make up         start the mesh with the demo on http://localhost:8080/productpage"
@@ -20,19 +22,19 @@ help:
 	@echo "make bench      benchmarks, side by side, with ratios"
 
 up: $(VENV)/.run
-	@scripts/packages.sh nft:nftables ip:iproute2
+	@scripts/packages.sh nft:nftables
 	@$(BIN)/lateen up $(ARGS)
 
 down: $(VENV)/.run
 	@$(BIN)/lateen down $(ARGS)
 
 test: $(VENV)/.dev typings
-	@scripts/packages.sh nft:nftables ip:iproute2
+	@scripts/packages.sh $(TEST_PACKAGES)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not long" $(PYTEST) --ignore tests/e2e
 	@$(BIN)/python -m pytest -q -m "not long" tests/e2e
 
 test-long: $(VENV)/.dev typings
-	@scripts/packages.sh nft:nftables ip:iproute2
+	@scripts/packages.sh $(TEST_PACKAGES)
 	@$(BIN)/python -m pytest -q -m long $(PYTEST)
 
 check: $(VENV)/.dev typings
