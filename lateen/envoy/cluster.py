@@ -14,6 +14,7 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from google.protobuf.struct_pb2 import Struct
 
 from lateen.engine import Q
+from lateen.envoy.dynamic_dns import set_dynamic
 from lateen.envoy.endpoint import ISTIO_METADATA, locality_endpoints, members
 from lateen.envoy.inbound_cluster import (
     INBOUND_PASSTHROUGH,
@@ -61,6 +62,8 @@ _TYPES = {
     Resolution.DNS_ROUND_ROBIN: Cluster.LOGICAL_DNS,
     Resolution.PASSTHROUGH: Cluster.ORIGINAL_DST,
 }
+_BY_TRAFFIC = (Resolution.PASSTHROUGH, Resolution.DYNAMIC)
+"""Where the traffic itself says which endpoint it goes to."""
 
 
 def cluster_names(q: Q, scope: Scope) -> tuple[str, ...]:
@@ -116,7 +119,10 @@ def outbound(q: Q, client: Client, name: str) -> Resource | None:
         return None
     cluster = Cluster()
     cluster.name = name
-    cluster.type = _TYPES[intent.resolution]
+    if intent.resolution is Resolution.DYNAMIC:
+        set_dynamic(q, cluster)
+    else:
+        cluster.type = _TYPES[intent.resolution]
     _set_discovery(q, cluster, intent)
     policy = intent.policy
     set_connection_pool(cluster, policy.connection_pool, q(connect_timeout_s), q(tcp_keepalive))
@@ -126,7 +132,7 @@ def outbound(q: Q, client: Client, name: str) -> Resource | None:
     if policy.outlier_detection is not None:
         # Envoy would gather changes of health for a second: requests would go on to what has just been ejected.
         cluster.common_lb_config.update_merge_window.SetInParent()
-    if cluster.type != Cluster.ORIGINAL_DST and not _hashes(intent) and setting_of(q, intent) is not None:
+    if intent.resolution not in _BY_TRAFFIC and not _hashes(intent) and setting_of(q, intent) is not None:
         cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
     upgrade = _upgrades(q, intent)
     _set_transport(cluster, intent, client, upgrade)
@@ -149,11 +155,11 @@ def outbound(q: Q, client: Client, name: str) -> Resource | None:
 
 
 def _set_discovery(q: Q, cluster: Cluster, intent: OutboundCluster) -> None:
-    if cluster.type == Cluster.EDS:
+    if intent.resolution is Resolution.ENDPOINTS:
         set_ads(cluster.eds_cluster_config.eds_config)
         cluster.eds_cluster_config.service_name = intent.name
         return
-    if cluster.type == Cluster.ORIGINAL_DST:
+    if intent.resolution in _BY_TRAFFIC:
         return
     cluster.dns_lookup_family = Cluster.V4_ONLY
     cluster.respect_dns_ttl = True

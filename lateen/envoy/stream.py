@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
-from envoy.extensions.filters.common.set_filter_state.v3.value_pb2 import FilterStateValue
 from envoy.extensions.filters.network.set_filter_state.v3.set_filter_state_pb2 import Config as SetFilterState
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
@@ -16,9 +15,12 @@ from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from lateen.api.istio.destination_rule import ConnectionPoolSettings
 from lateen.engine import Q
 from lateen.envoy.access_log import add_access_log
+from lateen.envoy.dynamic_dns import server_name_lookup
 from lateen.envoy.tls import ALPN_TCP
+from lateen.features.dynamic_host import set_state
 from lateen.features.encoding import pack, set_seconds
 from lateen.intent.cluster import OutboundCluster, outbound_cluster
+from lateen.intent.destination import dynamic_port
 from lateen.intent.route import Destination
 from lateen.model.mesh import access_log
 from lateen.model.protocols import Protocol
@@ -62,6 +64,9 @@ def add_stream(
     if any(each is not None and each.protocol is Protocol.AUTO for each in intents):
         # The cluster of a port whose protocol is found out announces HTTP; these connections carry something else.
         chain.filters.append(_announce_tcp())
+    for each in destinations:
+        if port := q(dynamic_port, client, each.host, each.port):
+            chain.filters.append(server_name_lookup(q, each.cluster, port))
     proxy = _proxy(destinations[0].cluster, destinations[0].cluster if len(destinations) == 1 else "")
     if waits:
         _wait(proxy)
@@ -117,9 +122,7 @@ def _set_times(proxy: TcpProxy, pool: ConnectionPoolSettings | None) -> None:
 
 def _announce_tcp() -> Filter:
     state = SetFilterState()
-    value: FilterStateValue = state.on_new_connection.add()
-    value.object_key = _ALPN_STATE
-    value.format_string.text_format_source.inline_string = ",".join(ALPN_TCP)
+    set_state(state.on_new_connection.add(), _ALPN_STATE, ",".join(ALPN_TCP))
     message = Filter()
     message.name = SET_FILTER_STATE
     pack(message.typed_config, state)

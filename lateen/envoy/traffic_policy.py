@@ -38,9 +38,9 @@ _MIN_RING = 1024
 
 
 def set_load_balancer(cluster: Cluster, settings: LoadBalancerSettings | None) -> None:
-    """Writes how endpoints are chosen. The cluster's discovery type must be set: an ORIGINAL_DST cluster has no
-    choice."""
-    if cluster.type == Cluster.ORIGINAL_DST:
+    """Writes how endpoints are chosen. The cluster's discovery type must be set: where the traffic says
+    which endpoint it goes to, there is no choice."""
+    if cluster.type == Cluster.ORIGINAL_DST or cluster.HasField("cluster_type"):
         cluster.lb_policy = Cluster.CLUSTER_PROVIDED
         return
     simple = settings.simple if settings is not None else None

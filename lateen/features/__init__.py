@@ -7,6 +7,7 @@ from typing import Any, Final
 from lateen.features import (
     cors,
     direct_response,
+    dynamic_host,
     fault,
     hash_policy,
     headers,
@@ -29,5 +30,6 @@ FEATURES: Final[tuple[Feature[Any], ...]] = (
     headers.FEATURE,
     fault.FEATURE,
     cors.FEATURE,
+    dynamic_host.FEATURE,
 )
 """Every feature, in the order in which they write into a route; the first two decide what kind of route it is."""

@@ -40,6 +40,8 @@ class Phase(enum.IntEnum):
     """First of the traffic filters: what is aborted costs nothing behind it."""
     CORS = enum.auto()
     """Answers preflights."""
+    DESTINATION = enum.auto()
+    """Says where a request goes whose host name decides that."""
     ROUTER = enum.auto()
     """Sends the request; nothing stands behind it."""
 

@@ -172,6 +172,8 @@ def _transport(
         return _TRANSPORTS[tls.mode]
     if service.external or service.alias or not q(auto_mtls):
         return Transport.PLAIN
+    if resolution is Resolution.DYNAMIC:
+        return Transport.PLAIN  # nobody knows who answers
     if resolution is Resolution.PASSTHROUGH:
         # The address is the client's choice, so no endpoint tells what it can: all of them must.
         return Transport.MESH if q(all_secured, service.ref, service.host, port) else Transport.PLAIN

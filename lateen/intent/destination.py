@@ -15,6 +15,8 @@ from typing import Protocol, TypeVar
 from lateen.api.istio import virtual_service as api
 from lateen.engine import Q
 from lateen.intent.route import Destination
+from lateen.model.endpoints import workload_port
+from lateen.model.services import Resolution
 from lateen.model.visibility import Client, visible
 
 
@@ -49,6 +51,13 @@ def only_port(q: Q, client: Client, host: str) -> int:
     """The number of the only port of a service, 0 when it has several or a client can't see it."""
     found = q(visible, client, host)
     return found.ports[0].number if found is not None and len(found.ports) == 1 else 0
+
+
+def dynamic_port(q: Q, client: Client, host: str, port: int) -> int:
+    """The port to dial behind a service port whose host names are looked up on demand; 0 for any other service."""
+    found = q(visible, client, host)
+    declared = found.port(port) if found is not None and found.resolution is Resolution.DYNAMIC else None
+    return workload_port(declared, {}) if declared is not None else 0
 
 
 def destinations(q: Q, client: Client, routes: Sequence[WeightedRoute], port: int) -> tuple[Destination, ...]:

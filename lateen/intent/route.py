@@ -232,6 +232,14 @@ class HashPolicy(msgspec.Struct, frozen=True):
     parts: tuple[Hash, ...]
 
 
+class DynamicHost(msgspec.Struct, frozen=True):
+    """The destinations whose host is the request's own, looked up on demand: the port of each, 0 for others. `name`
+    is looked up instead when it isn't empty."""
+
+    ports: tuple[int, ...]
+    name: str = ""
+
+
 class RouteIntent(msgspec.Struct, frozen=True):
     """One route. Without destinations it redirects, answers directly, or (neither) finds nothing.
 
@@ -255,6 +263,7 @@ class RouteIntent(msgspec.Struct, frozen=True):
     headers: HeaderPolicy | None = None
     fault: Fault | None = None
     cors: Cors | None = None
+    dynamic_host: DynamicHost | None = None
 
 
 class Routes(msgspec.Struct, frozen=True):

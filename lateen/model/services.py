@@ -41,6 +41,8 @@ class Resolution(enum.StrEnum):
     """Every address the name resolves to."""
     DNS_ROUND_ROBIN = "dns-round-robin"
     """The first address the name resolves to, at each connection."""
+    DYNAMIC = "dynamic"
+    """Every address that the name in the traffic resolves to, looked up when it is first asked for."""
     PASSTHROUGH = "passthrough"
     """The address the client dialled."""
 
@@ -323,6 +325,7 @@ _RESOLUTIONS = {
     "STATIC": Resolution.ENDPOINTS,
     "DNS": Resolution.DNS,
     "DNS_ROUND_ROBIN": Resolution.DNS_ROUND_ROBIN,
+    "DYNAMIC_DNS": Resolution.DYNAMIC,
     "NONE": Resolution.PASSTHROUGH,
 }
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
-    "ServiceEntry": ("spec.**", "spec.resolution=NONE|STATIC|DNS|DNS_ROUND_ROBIN"),
+    "ServiceEntry": ("spec.**",),
     "WorkloadEntry": ("spec.**",),
     "Sidecar": (
         "spec.workloadSelector.**",

@@ -15,6 +15,9 @@ from lateen.api.problems import Problem, at, warning
 from lateen.api.struct import Meta, Object, Port, Struct
 from lateen.lib.names import is_address
 
+_NAMING = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTPS", "TLS")
+"""Protocols whose traffic says which host it is for."""
+
 
 class ServiceEntryPort(Struct, frozen=True):
     """A port of the hosts."""
@@ -96,6 +99,10 @@ class ServiceEntrySpec(Struct, frozen=True):
                 if self.endpoints or self.workload_selector is not None:
                     place = "endpoints" if self.endpoints else "workloadSelector"
                     yield Problem(place, "DYNAMIC_DNS has no endpoints", "leave them out")
+                for index, port in enumerate(self.ports):
+                    if (port.protocol or "").upper() not in _NAMING:
+                        problem = f"DYNAMIC_DNS needs traffic that names its host; {port.protocol or 'it'} may not"
+                        yield Problem(at("ports", index, "protocol"), problem, f"use {', '.join(_NAMING)}, or DNS")
 
     def _endpoint_problems(self) -> Iterator[Problem]:
         names = {each.name for each in self.ports}

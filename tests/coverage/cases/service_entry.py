@@ -56,8 +56,6 @@ def case(place: str, document: Json, value: Any, probe: Probe, before: Any, afte
 
 def refusals() -> Iterator[Refusal]:
     yield Refusal(KIND, "spec.endpoints[0].network", entry(), "other", "LTN0001")
-    dynamic = entry(hosts=["*.outside.test"], endpoints=None)
-    yield Refusal(KIND, "spec.resolution", dynamic, "DYNAMIC_DNS", "LTN0001")
 
 
 def cases() -> Iterator[Case]:
@@ -85,6 +83,8 @@ def cases() -> Iterator[Case]:
     yield case("resolution", passing, "STATIC", dialled, two, "ratings-v1")
     known = entry(hosts=["one.test"], endpoints=None, resolution="NONE")
     yield case("resolution", known, "DNS", who("10.88.3.2", "one.test"), two, one)
+    wild = entry(hosts=["*.test"], addresses=None, endpoints=None, resolution="NONE")
+    yield case("resolution", wild, "DYNAMIC_DNS", who("10.88.3.2", "one.test"), two, one)
     both = entry(hosts=["two.test"], endpoints=None, resolution="DNS")
     yield case("resolution", both, "DNS_ROUND_ROBIN", _spread, True, False)
 

@@ -69,8 +69,8 @@ def test_filters_stand_in_the_order_of_their_phases() -> None:
             HttpFilter.FromString(each).name.removeprefix("envoy.filters.http.") for each in http_filters(direction)
         ]
 
-    assert names(Direction.OUTBOUND) == ["fault", "cors", "router"]
-    assert names(Direction.GATEWAY) == ["fault", "cors", "router"]
+    assert names(Direction.OUTBOUND) == ["fault", "cors", "set_filter_state", "router"]
+    assert names(Direction.GATEWAY) == ["fault", "cors", "set_filter_state", "router"]
     assert names(Direction.INBOUND) == ["router"]
 
 
