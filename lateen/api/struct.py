@@ -73,7 +73,7 @@ class ObjectMeta(Struct, frozen=True):
 
 class Object(Struct, frozen=True, kw_only=True):
     """What all kinds have in common. Subclasses set GROUP and KIND and add `spec`, and `status` only where
-    the status is read by translation (Pod, ServiceEntry)."""
+    the status is read by translation (Pod, ServiceEntry, WorkloadEntry)."""
 
     GROUP: ClassVar[str]
     KIND: ClassVar[str]

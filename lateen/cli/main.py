@@ -32,7 +32,8 @@ VERBS: Final = {
     "proxy-config": "What a proxy holds, from the live proxy",
     "load": "Send requests and count the answers",
     "serve": "Run the control plane alone on a folder of YAML",
-    "agent": "Run the agent: certificates and names for proxies",
+    "vm": "Let virtual machines into the mesh: groups and onboarding bundles",
+    "agent": "Run the agent: of this mesh, or of a virtual machine with its bundle",
     "version": "Versions of lateen and of its data plane",
 }
 """Verb -> one line of help. The verb's command is `lateen.cli.verbs.<verb>:command`."""

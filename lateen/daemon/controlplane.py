@@ -4,8 +4,8 @@
 
 Everything is loaded before anybody is served, so a proxy that connects first gets the whole picture. The sockets:
 `api.sock` (HTTP), `xds.sock` and 127.0.0.1:15012 (gRPC, client certificate required: xDS and renewals), `ca.sock`
-(gRPC, no client certificate: first certificates by token), 127.0.0.1:20001 (pages), and for tools, when asked, xDS
-without authentication.
+(gRPC, no client certificate: first certificates by token), 127.0.0.1:20001 (pages), and when asked: 15012 and 15013
+(as `ca.sock`) at an address for virtual machines; xDS without authentication for tools.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from lateen.console.data import findings_of, mesh_routes
 from lateen.console.pages import Mesh, pages
 from lateen.daemon.addresses import AddressWriter
 from lateen.daemon.analysis import Analysis
+from lateen.daemon.bundles import bundle_route
 from lateen.daemon.describing import describe_route
 from lateen.daemon.identities import Identities
 from lateen.daemon.inputs import Inputs, initial
 from lateen.daemon.jwt_keys import key_fetcher
+from lateen.daemon.machines import Machines
 from lateen.daemon.metrics import Metrics
 from lateen.daemon.process import main
 from lateen.daemon.quarantine import REFUSED, StoreQuarantine
@@ -44,6 +46,7 @@ from lateen.intent.scope import scope_of
 from lateen.lib.errors import LateenError
 from lateen.lib.findings import Finding
 from lateen.lib.ids import Ref
+from lateen.model.mesh import domain as cluster_domain
 from lateen.model.mesh import trust_domain
 from lateen.security.ca import open_ca
 from lateen.security.client import unix_target
@@ -109,6 +112,7 @@ class ControlPlane:
         self._analysis = Analysis(store, graph, self._xds.pump)
         self._status = StatusWriter(store, self._xds)
         store.subscribe(Inputs(self._xds.pump.submit))
+        self._machines = Machines(store, partial(peer_of, trust_domain=domain))
         self._certificates = CertificateService(ca, tokens, self._identities.certificate_of, domain)
         self._serving = ServingCertificate(ca, domain)
         self._metrics = Metrics(store, self._xds.proxies, lambda: self._xds.counters)
@@ -119,7 +123,12 @@ class ControlPlane:
             check=check,
             analyse=self._analyse,
             ready=lambda: self._ready,
-            routes=[token_route(store, tokens, self._identities), *mesh_routes(mesh), describe_route(store, graph)],
+            routes=[
+                token_route(store, tokens, self._identities),
+                bundle_route(settings, store, tokens, lambda: ca.trust_pem, domain, graph.pull(cluster_domain)),
+                *mesh_routes(mesh),
+                describe_route(store, graph),
+            ],
         )
 
     async def run(self) -> None:
@@ -132,13 +141,16 @@ class ControlPlane:
             parts.create_task(self._addresses.run(), name="addresses of ServiceEntries")
             parts.create_task(self._analysis.run(), name="analysis")
             parts.create_task(self._status.run(), name="status writer")
+            parts.create_task(self._machines.run(), name="machines")
             await self._settled.wait()
             gc.collect()
             gc.freeze()  # what is loaded stays: a full collection over it would stop the loop for its length
             gc.set_threshold(20_000, 50, 1_000)  # the pump freezes what is added; decision 0001
             first, renewal = unix_target(layout.run / "ca.sock"), unix_target(layout.xds_socket)
-            await stack.enter_async_context(self._grpc([first], mutual=False))
-            await stack.enter_async_context(self._grpc([renewal, *_loopback(settings.xds_port)], mutual=True))
+            login, joining = _at(settings.vm_host, settings.vm_login_port), _at(settings.vm_host, settings.xds_port)
+            await stack.enter_async_context(self._grpc([first, *login], mutual=False))
+            mutual = [renewal, *_at("127.0.0.1", settings.xds_port), *joining]
+            await stack.enter_async_context(self._grpc(mutual, mutual=True))
             if settings.plaintext_xds_port:
                 await stack.enter_async_context(plaintext_xds(self._xds, f"127.0.0.1:{settings.plaintext_xds_port}"))
             if settings.console_port:
@@ -154,7 +166,7 @@ class ControlPlane:
         server = grpc.aio.server(options=(*SERVER_OPTIONS, *OPTIONS))
         self._certificates.add_to(server)
         if mutual:
-            server.add_generic_rpc_handlers((self._xds.handler(),))
+            server.add_generic_rpc_handlers((self._xds.handler(), self._machines.handler()))
         for address in addresses:
             _add_port(server, address, self._serving.credentials(require_client_certificate=mutual))
         async with _running(server):
@@ -212,8 +224,8 @@ def _add_port(server: grpc.aio.Server, address: str, credentials: grpc.ServerCre
         raise LateenError(f"cannot listen on {address}: is it taken?", remedy="choose another port") from None
 
 
-def _loopback(port: int) -> list[str]:
-    return [f"127.0.0.1:{port}"] if port else []
+def _at(host: str, port: int) -> list[str]:
+    return [f"{host}:{port}"] if host and port else []
 
 
 async def run(settings: Settings) -> None:

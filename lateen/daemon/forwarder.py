@@ -14,6 +14,8 @@ from lateen.platform.settings import of_ranges
 async def serve(settings: Settings) -> None:
     """Relays until cancelled."""
     listen = [(settings.host, port) for port in (settings.gateway_port, settings.https_port) if port]
+    if settings.vm_host and settings.vm_gateway_port:
+        listen.append((settings.vm_host, settings.vm_gateway_port))
     host_address = of_ranges(settings.pod_range, settings.vip_range).host_address
     await Forwarder(settings.layout().run, listen, (), host_address).run()
 

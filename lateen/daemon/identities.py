@@ -1,4 +1,5 @@
-"""Who a caller is, looked up in the store: its Pod, the Pod's account, and what its certificate is to say.
+"""Who a caller is, looked up in the store: its Pod or the group of its machine, the account of that, and what its
+certificate is to say.
 
 The store is asked and not the graph, so that a Pod counts from the moment its creation was acknowledged, however
 much the graph has to drain.
@@ -6,15 +7,19 @@ much the graph has to drain.
 
 from __future__ import annotations
 
+from lateen.api.codec import decode
 from lateen.api.core.pod import Pod
 from lateen.api.istio.workload_entry import WorkloadEntry
 from lateen.api.objects import ref_of, transaction
 from lateen.apiserver.store import Store
 from lateen.daemon.inputs import typed
+from lateen.daemon.machines import Groups, Refused
 from lateen.engine import Graph
+from lateen.lib.machines import PEER_TYPE
 from lateen.lib.spiffe import SpiffeId
+from lateen.model.registration import entry_document, entry_name
 from lateen.model.workloads import Workload, entry_workload, pod_workload
-from lateen.security.csr import Caller
+from lateen.security.csr import Caller, Denied
 from lateen.security.peer import PeerIdentity
 from lateen.security.tokens import CA_AUDIENCE, TokenClaims, TokenError, TokenIssuer
 
@@ -31,7 +36,10 @@ class Identities:
         self._trust_domain = trust_domain
 
     def certificate_of(self, caller: Caller) -> PeerIdentity | None:
-        """What a caller's certificate says; None when its Pod is gone, another, or of another account."""
+        """What a caller's certificate says; None when its Pod is gone, another, or of another account. Denied when it
+        is a machine that its group does not let in."""
+        if caller.group:
+            return self._machine(caller)
         pod = self._pod(caller.namespace, caller.pod)
         if pod is None or pod.metadata.uid != caller.uid:
             return None
@@ -44,6 +52,29 @@ class Identities:
             uid=caller.uid,
             workload=workload.workload,
             type=_type(pod),
+            service=workload.canonical_name,
+            revision=workload.canonical_revision,
+            cluster=CLUSTER,
+            network=workload.network,
+        )
+
+    def _machine(self, caller: Caller) -> PeerIdentity:
+        groups = Groups(self._store)
+        try:
+            group = groups.of(caller.namespace, caller.group, caller.uid, caller.service_account)
+            groups.check_address(group, caller.address)
+        except Refused as refused:
+            raise Denied(str(refused)) from None
+        entry = decode(entry_document(group, caller.address))
+        assert isinstance(entry, WorkloadEntry)
+        workload = _workload(entry)
+        assert workload is not None
+        return PeerIdentity(
+            spiffe=SpiffeId(self._trust_domain, caller.namespace, caller.service_account),
+            pod=entry_name(group, caller.address),
+            uid=caller.uid,
+            workload=caller.group,
+            type=PEER_TYPE,
             service=workload.canonical_name,
             revision=workload.canonical_revision,
             cluster=CLUSTER,

@@ -131,6 +131,15 @@ def _listeners(settings: Settings) -> list[tuple[str, int, str]]:
         ("127.0.0.1", settings.console_port, "--console-port"),
         ("127.0.0.1", settings.xds_port, "--xds-port"),
         ("127.0.0.1", settings.plaintext_xds_port, "--plaintext-xds-port"),
+        *(
+            [
+                (settings.vm_host, settings.xds_port, "--xds-port"),
+                (settings.vm_host, settings.vm_login_port, "LATEEN_VM_LOGIN_PORT"),
+                (settings.vm_host, settings.vm_gateway_port, "LATEEN_VM_GATEWAY_PORT"),
+            ]
+            if settings.vm_host
+            else []
+        ),
     ]
 
 

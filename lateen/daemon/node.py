@@ -37,6 +37,8 @@ _log = structlog.stdlib.get_logger("lateen.node")
 def host_ports(settings: Settings) -> dict[int, int]:
     """The ingress gateway's port -> the machine's, of those that are on."""
     ports = {8080: settings.gateway_port, 8443: settings.https_port}
+    if settings.vm_host:
+        ports[15443] = settings.vm_gateway_port
     return {inside: outside for inside, outside in ports.items() if outside}
 
 

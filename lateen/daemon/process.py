@@ -28,13 +28,13 @@ def main(serve: Serve) -> None:
     pid]. An error that somebody can mend is its last line, without a traceback."""
     settings = _enter()
     try:
-        run(serve, settings)
-    except* LateenError as group:
-        sys.exit("; ".join(f"{each}: {each.remedy}" for each in _leaves(group) if isinstance(each, LateenError)))
+        run(lambda: serve(settings))
+    except LateenError as error:
+        sys.exit(f"{error}: {error.remedy}")
 
 
-def run(serve: Serve, settings: Settings) -> None:
-    """`serve` until SIGTERM or SIGINT."""
+def run(serve: Callable[[], Awaitable[None]]) -> None:
+    """`serve` until SIGTERM or SIGINT. LateenError when it ends with errors that somebody can mend."""
 
     async def until_told() -> None:
         task = asyncio.current_task()
@@ -42,9 +42,13 @@ def run(serve: Serve, settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):
-            await serve(settings)
+            await serve()
 
-    asyncio.run(until_told())
+    try:
+        asyncio.run(until_told())
+    except* LateenError as group:
+        found = [each for each in _leaves(group) if isinstance(each, LateenError)]
+        raise LateenError("; ".join(map(str, found)), remedy="; ".join(each.remedy for each in found)) from None
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -53,7 +53,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The control plane's pages, on loopback always; 0: off."""
 
     xds_port: Port = 15012
-    """xDS and CA with TLS, on loopback always; 0: off (the mesh's own proxies use a Unix socket)."""
+    """xDS and CA with TLS, on loopback, and on `vm_host`; 0: off (the mesh's own proxies use a Unix socket)."""
+
+    vm_host: str = ""
+    """The address of this machine at which virtual machines reach the mesh; empty: nowhere. It opens three ports to
+    the network, each authenticated: `xds_port` (client certificates), `vm_login_port` (tokens), and
+    `vm_gateway_port` (mutual TLS of the workloads themselves)."""
+
+    vm_login_port: Port = 15013
+    """Where virtual machines get their first certificate for the token of their bundle."""
+
+    vm_gateway_port: Port = 15443
+    """Where services of the mesh are reached by virtual machines, through the ingress gateway's port 15443; 0: Pods
+    are reached directly, by routes that somebody else has made."""
 
     plaintext_xds_port: Port = 0
     """xDS without authentication, on loopback, for tools; 0: off."""
@@ -109,6 +121,19 @@ def _check_addresses(settings: Settings) -> None:
         ipaddress.ip_address(settings.host)
     except ValueError:
         raise SettingsError(f"host: {settings.host!r} is no address", remedy="an address such as 127.0.0.1") from None
+    if settings.vm_host:
+        try:
+            address = ipaddress.IPv4Address(settings.vm_host)
+        except ValueError:
+            message = f"vm_host: {settings.vm_host!r} is no address"
+            raise SettingsError(message, remedy="an IPv4 address of this machine such as 192.168.1.10") from None
+        if address.is_loopback or address.is_unspecified:
+            message = f"vm_host: {settings.vm_host} is no address that another machine can call"
+            raise SettingsError(message, remedy="the address that other machines use for this one")
+        if not settings.xds_port or not settings.vm_login_port:
+            raise SettingsError(
+                "vm_host: virtual machines need xds_port and vm_login_port", remedy="leave out the 0 for these ports"
+            )
     ranges: dict[str, ipaddress.IPv4Network] = {}
     for name in ("pod_range", "vip_range"):
         text: str = getattr(settings, name)

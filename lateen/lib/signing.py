@@ -1,8 +1,13 @@
-"""How an agent asks for certificates, without saying over what: the seam between the agent and the CA's client."""
+"""How an agent asks for certificates, without saying over what: the seam between the agent and the CA's client, and
+the names that both ends of the wire know."""
 
 from __future__ import annotations
 
 from typing import Protocol
+
+SERVICE = "istio.v1.auth.IstioCertificateService"
+SERVER_NAMES = ("istiod.istio-system.svc", "istiod.istio-system", "istiod.istio-system.svc.cluster.local", "localhost")
+"""The DNS names that clients of Istio's control plane expect."""
 
 
 class SigningError(Exception):

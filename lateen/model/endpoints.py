@@ -1,8 +1,9 @@
 """Endpoints: the addresses behind a port of a service, with what clients must know of each.
 
-For a Kubernetes Service they come from its EndpointSlices, for a ServiceEntry from its inline endpoints or from
-the Pods and WorkloadEntries its `workloadSelector` picks. Only endpoints that take new connections are listed.
-A readiness change therefore changes the answer of one query per port of the service and nothing else.
+For a Kubernetes Service they come from its EndpointSlices and the WorkloadEntries that its selector picks, for a
+ServiceEntry from its inline endpoints or from the Pods and WorkloadEntries its `workloadSelector` picks. Only
+endpoints that take new connections are listed. A readiness change therefore changes the answer of one query per port
+of the service and nothing else.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from lateen.model.workloads import (
     Labels,
     Locality,
     Workload,
+    entry_healthy,
     entry_workload,
     node_locality,
     parse_locality,
@@ -88,9 +90,8 @@ def identities(q: Q, ref: Ref, host: str, port: int) -> tuple[tuple[str, str], .
         return tuple(sorted({each.identity for each in q(endpoints, ref, host, port) if each.identity is not None}))
     namespace = found.namespace
     accounts = {q(pod_account, namespace, name) for name in q(selected_pods, namespace, found.selector)}
-    if ref.kind != Service.KIND:
-        entries = (q(entry_workload, namespace, name) for name in q(selected_entries, namespace, found.selector))
-        accounts |= {each.service_account for each in entries if each is not None}
+    entries = (q(entry_workload, namespace, name) for name in q(selected_entries, namespace, found.selector))
+    accounts |= {each.service_account for each in entries if each is not None}
     return tuple((namespace, account) for account in sorted(accounts))
 
 
@@ -138,6 +139,7 @@ def _of_slices(q: Q, service: MeshService, port: ServicePort) -> Iterable[Endpoi
                     locality=q(node_locality, endpoint.node_name or ""),
                     namespace=service.namespace,
                 )
+    yield from _of_entries(q, service, port)
 
 
 def _of_selector(q: Q, service: MeshService, port: ServicePort) -> Iterable[Endpoint]:
@@ -147,9 +149,14 @@ def _of_selector(q: Q, service: MeshService, port: ServicePort) -> Iterable[Endp
         if workload is not None and workload.addresses and q(pod_ready, namespace, name):
             target = workload_port(port, dict(workload.ports))
             yield _of_workload(q, workload, workload.addresses[0], target)
-    for name in q(selected_entries, namespace, service.selector):
-        workload = q(entry_workload, namespace, name)
-        if workload is not None and workload.addresses:
+    yield from _of_entries(q, service, port)
+
+
+def _of_entries(q: Q, service: MeshService, port: ServicePort) -> Iterable[Endpoint]:
+    """The WorkloadEntries that a service selects."""
+    for name in q(selected_entries, service.namespace, service.selector):
+        workload = q(entry_workload, service.namespace, name)
+        if workload is not None and workload.addresses and q(entry_healthy, service.namespace, name):
             yield _at(q, workload, port)
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from lateen.api.core.node import Node
 from lateen.api.core.pod import Pod
-from lateen.api.istio.workload_entry import WorkloadEntry
+from lateen.api.istio.workload_entry import GROUP_ANNOTATION, WorkloadEntry
 from lateen.api.objects import get, in_namespace, selects
 from lateen.engine import Q
 from lateen.lib.ids import Ref
@@ -146,9 +146,15 @@ def entry_workload(q: Q, namespace: str, name: str) -> Workload | None:
         ports=tuple(sorted(spec.ports.items())),
         weight=spec.weight or 1,
         network=spec.network or "",
-        workload=name,
+        workload=entry.metadata.annotations.get(GROUP_ANNOTATION, name),
         ref=entry.ref,
     )
+
+
+def entry_healthy(q: Q, namespace: str, name: str) -> bool:
+    """True when a WorkloadEntry may take traffic."""
+    entry = get(q, WorkloadEntry, namespace, name)
+    return entry is not None and entry.healthy
 
 
 def selected_pods(q: Q, namespace: str, selector: Labels) -> tuple[str, ...]:

@@ -82,6 +82,8 @@ class BootstrapSpec(msgspec.Struct, frozen=True, kw_only=True):
     mark: int | None = PROXY_MARK
     status_port: int | None = 15021
     metrics_port: int | None = 15090
+    mesh_gateway: str = ""
+    """`HOST:PORT` where Pods of the mesh are reached from outside of their network; empty: directly."""
     resolver: str = ""
     """`HOST:PORT` of the name server; empty for those of the machine."""
     concurrency: int = 1
@@ -196,6 +198,7 @@ def _node(spec: BootstrapSpec) -> Json:
         "DNS_DOMAIN": f"{spec.namespace}.svc.{spec.domain}",
         "INTERCEPTION_MODE": "REDIRECT" if spec.kind == "sidecar" else "NONE",
         "LATEEN_VERSION": __version__,
+        "LATEEN_MESH_GATEWAY": spec.mesh_gateway,
         "LATEEN_HOST_SOCKETS": ",".join(f"{port}={path}" for port, path in sorted(spec.host_sockets.items())),
     }
     node: Json = {

@@ -23,6 +23,8 @@ from typing import Any
 
 import msgspec
 
+from lateen.lib.machines import NAME_KINDS
+
 Json = Mapping[str, Any]
 
 
@@ -132,19 +134,21 @@ class _Entry(msgspec.Struct, frozen=True):
         return names
 
 
-KINDS = ("Service", "EndpointSlice", "ServiceEntry")
+KINDS = NAME_KINDS
 """The kinds a table is made of."""
 
 
 class Names:
     """A table of one cluster domain (`cluster.local`).
 
-    Until each kind was listed once it is not complete: then a table kept from before (`restore`) helps out, and
-    what neither knows may still exist.
+    Services of the namespace `home` are also known by their names alone: on a machine outside of the Pods no search
+    list says where it belongs. Until each kind was listed once it is not complete: then a table kept from before
+    (`restore`) helps out, and what neither knows may still exist.
     """
 
-    def __init__(self, domain: str = "cluster.local") -> None:
+    def __init__(self, domain: str = "cluster.local", home: str = "") -> None:
         self.domain = domain
+        self._home = home
         self._objects: dict[str, dict[tuple[str, str], dict[str, Found]]] = defaultdict(dict)
         self._slices: dict[tuple[str, str], _Slice] = {}
         self._slices_of: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
@@ -280,7 +284,8 @@ class Names:
     def _service_names(self, key: tuple[str, str], found: Found) -> dict[str, Found]:
         namespace, name = key
         short = f"{name}.{namespace}"
-        return dict.fromkeys((short, f"{short}.svc", self._full(key)), found)
+        alone = (name,) if namespace == self._home else ()
+        return dict.fromkeys((*alone, short, f"{short}.svc", self._full(key)), found)
 
     def _full(self, key: tuple[str, str]) -> str:
         return f"{key[1]}.{key[0]}.svc.{self.domain}"

@@ -67,10 +67,13 @@ class Workload:
         spec: PodSpec,
         signer: Signer,
         *,
+        kept: Path | None = None,
         now: Callable[[], dt.datetime] = utc_now,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        """`kept` is the file where the certificate is kept; it is beside the socket where nothing is said."""
         self.spec = spec
+        self._kept = kept or Path(spec.sds_socket).with_name("identity.json")
         self._signer = signer
         self._now = now
         self._jitter = jitter
@@ -130,8 +133,9 @@ class Workload:
                 self._keep(identity)
 
     @property
-    def _kept(self) -> Path:
-        return Path(self.spec.sds_socket).with_name("identity.json")
+    def identity(self) -> Identity | None:
+        """The certificate that is served now."""
+        return self._identity
 
     def _keep(self, identity: Identity) -> None:
         try:

@@ -13,10 +13,9 @@ import grpc
 import grpc.aio
 import msgspec
 
-from lateen.lib.signing import SigningError
-from lateen.security.csr import SERVICE
+from lateen.lib.machines import ADDRESS_KEY
+from lateen.lib.signing import SERVER_NAMES, SERVICE, SigningError
 from lateen.security.protos.ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
-from lateen.security.serving import SERVER_NAMES
 
 TIMEOUT_S = 5.0
 
@@ -36,11 +35,15 @@ def unix_target(path: Path | str) -> str:
 
 
 class CertificateClient:
-    """A `Signer` over gRPC; each call has its own short-lived connection, since they are hours apart."""
+    """A `Signer` over gRPC; each call has its own short-lived connection, since they are hours apart.
 
-    def __init__(self, control_plane: ControlPlane, timeout_s: float = TIMEOUT_S) -> None:
+    `address` is that of the machine that asks; Pods say none, the control plane knows theirs.
+    """
+
+    def __init__(self, control_plane: ControlPlane, timeout_s: float = TIMEOUT_S, *, address: str = "") -> None:
         self._control_plane = control_plane
         self._timeout_s = timeout_s
+        self._address = address
 
     async def sign(self, csr: str, *, token: str, validity_s: int = 0) -> tuple[str, ...]:
         """Leaf, intermediates, root bundle (PEM) for the Pod of a token. SigningError when there are none."""
@@ -81,6 +84,8 @@ class CertificateClient:
                 response_deserializer=IstioCertificateResponse.FromString,
             )
             request = IstioCertificateRequest(csr=csr, validity_duration=validity_s)
+            if self._address:
+                request.metadata.fields[ADDRESS_KEY].string_value = self._address
             try:
                 response = await call(request, metadata=metadata, timeout=self._timeout_s)
             except grpc.aio.AioRpcError as error:

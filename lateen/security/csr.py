@@ -18,13 +18,13 @@ import msgspec
 import structlog
 from cryptography import x509
 
+from lateen.lib.machines import ADDRESS_KEY, PEER_TYPE
+from lateen.lib.signing import SERVICE
 from lateen.lib.spiffe import SpiffeId, control_plane_id
 from lateen.security.ca import CaError, CertificateAuthority, CsrError
 from lateen.security.peer import PeerIdentity, parse_peer, utc_now
 from lateen.security.protos.ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from lateen.security.tokens import CA_AUDIENCE, TokenError, TokenIssuer
-
-SERVICE = "istio.v1.auth.IstioCertificateService"
 
 _log = structlog.stdlib.get_logger("lateen.security.csr")
 
@@ -32,16 +32,26 @@ Context = grpc.aio.ServicerContext[IstioCertificateRequest, IstioCertificateResp
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks, as proven. `pod` and `uid` are empty for a certificate that names no Pod."""
+    """Who asks, as proven. `pod` and `uid` are empty for a certificate that names no Pod.
+
+    A machine is one of a WorkloadGroup: `group` is its name, `uid` the group's. `address` is what the machine says.
+    """
 
     namespace: str
     service_account: str
     pod: str = ""
     uid: str = ""
+    group: str = ""
+    address: str = ""
+
+
+class Denied(Exception):
+    """The caller gets no certificate; the message tells it why."""
 
 
 Lookup = Callable[[Caller], PeerIdentity | None]
-"""The identity of a caller's Pod as it is now; None when there is no such Pod (same uid, same service account)."""
+"""The identity of a caller's Pod or machine as it is now; None when there is no such Pod (same uid, same service
+account). Denied when more can be said."""
 
 
 class _Refusal(Exception):
@@ -81,12 +91,14 @@ class CertificateService:
     async def create(self, request: IstioCertificateRequest, context: Context) -> IstioCertificateResponse:
         """Answers one request, or aborts the call with a code and the reason."""
         try:
-            caller = self._caller(context)
+            caller = self._caller(context, _address(request))
             identity = self._identity(caller, request)
             validity = dt.timedelta(seconds=max(0, min(request.validity_duration, 10**9)))
             chain = self._ca.issue(request.csr, identity, validity)
         except _Refusal as refusal:
             return await _abort(context, refusal.code, str(refusal))
+        except Denied as denied:
+            return await _abort(context, grpc.StatusCode.PERMISSION_DENIED, str(denied))
         except CsrError as error:
             return await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except CaError as error:
@@ -94,7 +106,7 @@ class CertificateService:
         _log.info("certificate issued", identity=str(identity.spiffe), pod=identity.pod)
         return IstioCertificateResponse(cert_chain=chain)
 
-    def _caller(self, context: Context) -> Caller:
+    def _caller(self, context: Context, address: str) -> Caller:
         for key, value in context.invocation_metadata() or ():
             if key == "authorization" and isinstance(value, str):
                 scheme, _, token = value.partition(" ")
@@ -104,7 +116,7 @@ class CertificateService:
                     claims = self._tokens.verify(token.strip(), CA_AUDIENCE)
                 except TokenError as error:
                     raise _Refusal(grpc.StatusCode.UNAUTHENTICATED, str(error)) from None
-                return Caller(claims.namespace, claims.service_account, claims.pod, claims.uid)
+                return Caller(claims.namespace, claims.service_account, claims.pod, claims.uid, claims.group, address)
         pem = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
         if pem is None:
             raise _Refusal(grpc.StatusCode.UNAUTHENTICATED, "show a service account token or a client certificate")
@@ -118,6 +130,8 @@ class CertificateService:
         # The connection may have outlived the certificate it was opened with.
         if certificate.not_valid_after_utc <= self._now():
             raise _Refusal(grpc.StatusCode.UNAUTHENTICATED, "the client certificate has ended: show a token")
+        if peer.type == PEER_TYPE:
+            return Caller(peer.namespace, peer.service_account, "", peer.uid, peer.workload, address)
         return Caller(peer.namespace, peer.service_account, peer.pod, peer.uid)
 
     def _identity(self, caller: Caller, request: IstioCertificateRequest) -> PeerIdentity:
@@ -139,6 +153,11 @@ class CertificateService:
         if identity.spiffe == self._own:
             raise _Refusal(grpc.StatusCode.PERMISSION_DENIED, f"{identity.spiffe} belongs to the control plane")
         return identity
+
+
+def _address(request: IstioCertificateRequest) -> str:
+    fields = request.metadata.fields
+    return fields[ADDRESS_KEY].string_value if ADDRESS_KEY in fields else ""
 
 
 async def _abort(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:

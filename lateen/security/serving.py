@@ -15,12 +15,10 @@ import grpc
 from cryptography import x509
 
 from lateen.lib.keypair import new_request
+from lateen.lib.signing import SERVER_NAMES
 from lateen.lib.spiffe import control_plane_id
 from lateen.security.ca import CertificateAuthority
 from lateen.security.peer import utc_now
-
-SERVER_NAMES = ("istiod.istio-system.svc", "istiod.istio-system", "istiod.istio-system.svc.cluster.local", "localhost")
-"""The DNS names that clients of Istio's control plane expect."""
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

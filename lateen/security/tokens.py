@@ -1,6 +1,7 @@
-"""Service account tokens: how a Pod proves who it is before it has a certificate.
+"""Service account tokens: how a Pod or machine proves who it is before it has a certificate.
 
-A token is a JWT with Kubernetes' claims, bound to one Pod by name and uid, for one audience, for hours. The
+A token is a JWT with Kubernetes' claims, bound to one Pod (or WorkloadGroup) by name and uid, for one audience, for
+hours. The
 signing keys are a JWK set in a file of the state directory, newest first; after `rotate` the older ones still
 verify, named by `kid`, until no token of theirs can be alive.
 
@@ -38,12 +39,14 @@ class TokenError(Exception):
 
 
 class TokenClaims(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verified token says. `expires` is in seconds since 1970."""
+    """What a verified token says. `expires` is in seconds since 1970. Either `pod` or `group` (a WorkloadGroup) is the
+    name of what it is bound to, and `uid` that object's."""
 
     namespace: str
     service_account: str
     pod: str
     uid: str
+    group: str
     audiences: tuple[str, ...]
     expires: int
 
@@ -82,12 +85,13 @@ class TokenIssuer:
         *,
         namespace: str,
         service_account: str,
-        pod: str,
         uid: str,
+        pod: str = "",
+        group: str = "",
         audiences: tuple[str, ...] = (CA_AUDIENCE,),
         lifetime_s: int = DEFAULT_LIFETIME_S,
     ) -> str:
-        """A token for one Pod. The lifetime is cut to a day."""
+        """A token for one Pod, or for the machines of one group. The lifetime is cut to a day."""
         now = int(self._now())
         claims = {
             "iss": ISSUER,
@@ -100,7 +104,7 @@ class TokenIssuer:
             "kubernetes.io": {
                 "namespace": namespace,
                 "serviceaccount": {"name": service_account},
-                "pod": {"name": pod, "uid": uid},
+                "workloadgroup" if group else "pod": {"name": group or pod, "uid": uid},
             },
         }
         key = self._set.keys[0]
@@ -108,7 +112,7 @@ class TokenIssuer:
         return jwt.encode(header, claims, key, algorithms=[_ALGORITHM])
 
     def verify(self, token: str, audience: str) -> TokenClaims:
-        """The claims of a token that is ours, alive, bound to a Pod and meant for the audience. TokenError if not."""
+        """The claims of a token that is ours, alive, bound and meant for the audience. TokenError if not."""
         try:
             claims = jwt.decode(token, self._set, algorithms=[_ALGORITHM]).claims
             jwt.JWTClaimsRegistry(
@@ -122,15 +126,17 @@ class TokenIssuer:
         except (JoseError, ValueError) as error:
             raise TokenError(f"the token is not accepted: {error}") from None
         bound = claims.get("kubernetes.io", {})
-        pod = bound.get("pod", {})
+        group = bound.get("workloadgroup", {})
+        holder = group or bound.get("pod", {})
         subject = f"system:serviceaccount:{bound.get('namespace')}:{bound.get('serviceaccount', {}).get('name')}"
-        if claims["sub"] != subject or not pod.get("name") or not pod.get("uid"):
-            raise TokenError("the token is not bound to a Pod")
+        if claims["sub"] != subject or not holder.get("name") or not holder.get("uid"):
+            raise TokenError("the token is not bound to a Pod or WorkloadGroup")
         return TokenClaims(
             namespace=bound["namespace"],
             service_account=bound["serviceaccount"]["name"],
-            pod=pod["name"],
-            uid=pod["uid"],
+            pod="" if group else holder["name"],
+            uid=holder["uid"],
+            group=group.get("name", ""),
             audiences=tuple(claims["aud"]),
             expires=claims["exp"],
         )

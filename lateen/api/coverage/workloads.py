@@ -1,4 +1,5 @@
-"""Coverage: what sidecars know and what stands outside of Pods (Sidecar, ServiceEntry, WorkloadEntry)."""
+"""Coverage: what sidecars know and what stands outside of Pods (Sidecar, ServiceEntry, WorkloadEntry,
+WorkloadGroup)."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -6,6 +7,7 @@ from typing import Final
 IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
     "ServiceEntry": ("spec.**",),
     "WorkloadEntry": ("spec.**",),
+    "WorkloadGroup": ("spec.**",),
     "Sidecar": (
         "spec.workloadSelector.**",
         "spec.egress[].**",
@@ -33,6 +35,7 @@ _GIVEN_UP: Final = "Istio gave the field up"
 _CLIENTS: Final = "the client's side decides it"
 
 NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
+    "WorkloadGroup": {"spec.template.address": "each machine joins with an address of its own"},
     "Sidecar": {
         "spec.egress[].port.name": _FOR_PEOPLE,
         "spec.egress[].port.targetPort": _GIVEN_UP,

@@ -14,6 +14,12 @@ from lateen.api.problems import Problem, at
 from lateen.api.struct import Meta, Object, Port, Struct, UInt32
 from lateen.lib.names import is_address, is_host
 
+GROUP_ANNOTATION = "istio.io/autoRegistrationGroup"
+"""The WorkloadGroup that an entry was registered by."""
+PROBED_ANNOTATION = "proxy.istio.io/health-checks-enabled"
+"""`"true"`: the entry takes traffic while its condition `Healthy` is true."""
+HEALTHY = "Healthy"
+
 
 class WorkloadEntrySpec(Struct, frozen=True):
     """One workload outside of Pods: its address, labels, ports."""
@@ -32,6 +38,19 @@ class WorkloadEntrySpec(Struct, frozen=True):
         yield from address_problems(self.address or "", self.ports, self.labels)
 
 
+class WorkloadEntryCondition(Struct, frozen=True):
+    """What is true of an entry: `Healthy` is what its own probe says."""
+
+    type: str
+    status: str
+
+
+class WorkloadEntryStatus(Struct, frozen=True):
+    """The part of an entry's status that translation reads."""
+
+    conditions: tuple[WorkloadEntryCondition, ...] = ()
+
+
 class WorkloadEntry(Object, frozen=True):
     """A workload outside of Pods."""
 
@@ -39,6 +58,14 @@ class WorkloadEntry(Object, frozen=True):
     KIND: ClassVar[str] = "WorkloadEntry"
 
     spec: WorkloadEntrySpec
+    status: WorkloadEntryStatus = WorkloadEntryStatus()
+
+    @property
+    def healthy(self) -> bool:
+        """True when nobody probes it, or its probe succeeds."""
+        if self.metadata.annotations.get(PROBED_ANNOTATION) != "true":
+            return True
+        return any(each.type == HEALTHY and each.status == "True" for each in self.status.conditions)
 
 
 _PORT_NAME = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?")

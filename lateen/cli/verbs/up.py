@@ -44,6 +44,7 @@ class Progress:
 @click.option("--https-port", type=int, help="The gateway's HTTPS port on this machine; default 8443, 0: off.")
 @click.option("--console-port", type=int, help="The control plane's pages; default 20001, 0: off.")
 @click.option("--xds-port", type=int, help="xDS with TLS on loopback; default 15012, 0: off.")
+@click.option("--vm-host", help="The address of this machine where virtual machines join the mesh; default: none may.")
 @click.option("--plaintext-xds-port", type=int, help="xDS without authentication, on loopback, for tools; default off.")
 @click.option("--state-dir", help="What outlives the mesh; default ~/.local/state/lateen/MESH.")
 @click.option("--run-dir", help="Sockets; short.")

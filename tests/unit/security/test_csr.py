@@ -16,14 +16,14 @@ import pytest
 from cryptography import x509
 
 from lateen.lib.keypair import new_request
-from lateen.lib.signing import SigningError
+from lateen.lib.signing import SERVER_NAMES, SERVICE, SigningError
 from lateen.lib.spiffe import CONTROL_PLANE_ACCOUNT, CONTROL_PLANE_NAMESPACE, SpiffeId
 from lateen.security.ca import CertificateAuthority, open_ca
 from lateen.security.client import CertificateClient, ControlPlane, unix_target
-from lateen.security.csr import SERVICE, Caller, CertificateService
+from lateen.security.csr import Caller, CertificateService
 from lateen.security.peer import PeerIdentity, parse_peer, utc_now
 from lateen.security.protos.ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
-from lateen.security.serving import SERVER_NAMES, SERVER_OPTIONS, ServingCertificate
+from lateen.security.serving import SERVER_OPTIONS, ServingCertificate
 from lateen.security.tokens import TokenIssuer
 from tests.envoy.harness import short_directory
 
