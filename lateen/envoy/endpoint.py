@@ -7,17 +7,21 @@ clusters and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from envoy.config.core.v3.address_pb2 import Address
 from envoy.config.core.v3.health_check_pb2 import HEALTHY
 from envoy.config.endpoint.v3.endpoint_components_pb2 import LbEndpoint, LocalityLbEndpoints
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
+from lateen.api.core.pod import Pod
+from lateen.api.istio.workload_entry import WorkloadEntry
 from lateen.engine import Q
 from lateen.envoy.resource import Resource, resource
 from lateen.envoy.virtual_host import field
 from lateen.intent.cluster import OutboundCluster, Transport, outbound_cluster, sharing
 from lateen.intent.locality import Group, by_place, by_setting, setting_of
-from lateen.intent.scope import Scope
+from lateen.intent.scope import MeshGateway, Scope
 from lateen.lib.ids import Ref
 from lateen.model.endpoints import UNIX_PREFIX, Endpoint, endpoints
 from lateen.model.hosts import is_address
@@ -36,23 +40,49 @@ def endpoint_resource(q: Q, scope: Scope, name: str) -> Resource | None:
     """The assignment of a cluster for a proxy; None when the cluster has none or isn't there."""
     client = sharing(q, q(client_of, scope.namespace, scope.labels, scope.router), name)
     locality, labels = q(_facets, client, name)
-    return q(assignment, client, name, scope.locality if locality else Locality(), scope.labels if labels else ())
+    own = (scope.locality if locality else Locality(), scope.labels if labels else ())
+    return q(assignment, client, name, *own, scope.capabilities.mesh_gateway)
 
 
-def assignment(q: Q, client: Client, name: str, locality: Locality, labels: Labels) -> Resource | None:
-    """The assignment of a cluster for a client; `locality` and `labels` are empty where they don't matter."""
+def assignment(
+    q: Q, client: Client, name: str, locality: Locality, labels: Labels, gateway: MeshGateway | None = None
+) -> Resource | None:
+    """The assignment of a cluster for a client; `locality` and `labels` are empty where they don't matter. Through a
+    `gateway` go those whose clients are in another network than Pods."""
     cluster = q(outbound_cluster, client, name)
     if cluster is None or cluster.resolution is not Resolution.ENDPOINTS:
         return None
     head = ClusterLoadAssignment()
     head.cluster_name = name
     setting = setting_of(q, cluster)
-    if setting is None:
+    found = members(q, cluster)
+    if gateway is not None:
+        listed = through(gateway, found, cluster.transport)
+        groups = by_place(listed) if setting is None else by_setting(setting, locality, labels, listed)
+        body = encoded(groups, cluster.transport)
+    elif setting is None:
         secured = cluster.transport is Transport.AUTO
         body = q(shared_localities, cluster.source, cluster.source_host, cluster.source_port, cluster.labels, secured)
     else:
-        body = encoded(by_setting(setting, locality, labels, members(q, cluster)), cluster.transport)
-    return resource(name, head.SerializeToString() + body, cluster.origins)
+        body = encoded(by_setting(setting, locality, labels, found), cluster.transport)
+    entries = [each.source for each in found if each.source is not None and each.source.kind == WorkloadEntry.KIND]
+    return resource(name, head.SerializeToString() + body, (*cluster.origins, *entries))
+
+
+def through(gateway: MeshGateway, found: Iterable[Endpoint], transport: Transport) -> tuple[Endpoint, ...]:
+    """Endpoints as a client sees them that reaches Pods by a gateway alone: all Pods that take mutual TLS are one
+    endpoint there, with the weight of them all. The others cannot be reached."""
+    secured = transport in (Transport.AUTO, Transport.MESH)
+    inside = [each for each in found if each.source is not None and each.source.kind == Pod.KIND]
+    outside = tuple(each for each in found if each not in inside)
+    pods = [each for each in inside if secured and (each.tls or transport is Transport.MESH)]
+    if not pods:
+        return outside
+    weight = sum(max(each.weight, 1) for each in pods)
+    at_gateway = Endpoint(
+        address=gateway.host, port=gateway.port, locality=pods[0].locality, weight=weight, tls=True, source=None
+    )
+    return (*outside, at_gateway)
 
 
 def shared_localities(q: Q, ref: Ref, host: str, port: int, labels: Labels, secured: bool) -> bytes:

@@ -30,10 +30,19 @@ class HostSocket(msgspec.Struct, frozen=True, order=True, gc=False):
     path: str
 
 
+class MeshGateway(msgspec.Struct, frozen=True, gc=False):
+    """Where Pods are reached from outside of their network: by mutual TLS, the server name saying which service."""
+
+    host: str
+    port: int
+
+
 class Capabilities(msgspec.Struct, frozen=True):
-    """What a proxy says it can do (node metadata `LATEEN_*`); absent means a stock Istio client."""
+    """What a proxy says it can do (node metadata `LATEEN_*`); absent means a stock Istio client. `mesh_gateway` is
+    there for a proxy that cannot reach Pods at their addresses."""
 
     host_sockets: tuple[HostSocket, ...] = ()
+    mesh_gateway: MeshGateway | None = None
 
 
 class Proxy(msgspec.Struct, frozen=True, cache_hash=True):

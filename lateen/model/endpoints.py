@@ -13,8 +13,10 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from lateen.api.core.endpoint_slice import EndpointSlice
+from lateen.api.core.pod import Pod
 from lateen.api.core.service import Service
 from lateen.api.istio.service_entry import ServiceEntry
+from lateen.api.istio.workload_entry import WorkloadEntry
 from lateen.api.objects import get, ref_of
 from lateen.engine import Index, Q
 from lateen.lib.ids import Ref
@@ -60,6 +62,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     canonical_name: str = ""
     canonical_revision: str = ""
     network: str = ""
+    source: Ref | None = None
+    """The Pod or WorkloadEntry that it is."""
 
 
 def endpoints(q: Q, ref: Ref, host: str, port: int) -> tuple[Endpoint, ...]:
@@ -218,6 +222,7 @@ def _of_workload(q: Q, workload: Workload, address: str, port: int) -> Endpoint:
         canonical_name=workload.canonical_name,
         canonical_revision=workload.canonical_revision,
         network=workload.network,
+        source=workload.ref if workload.ref.kind in (Pod.KIND, WorkloadEntry.KIND) else None,
     )
 
 

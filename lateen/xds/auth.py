@@ -16,7 +16,8 @@ import grpc
 from envoy.config.core.v3.base_pb2 import Node
 from google.protobuf.struct_pb2 import Struct
 
-from lateen.intent.scope import Capabilities, HostSocket, Proxy, ProxyKind
+from lateen.intent.scope import Capabilities, HostSocket, MeshGateway, Proxy, ProxyKind
+from lateen.lib.names import is_address
 
 
 class Refused(Exception):
@@ -75,7 +76,10 @@ def parse_node(node: Node) -> Proxy:
         service_account=_text(metadata, "SERVICE_ACCOUNT"),
         addresses=addresses or ((parts[1],) if parts[1] else ()),
         labels=_labels(metadata),
-        capabilities=Capabilities(host_sockets=_host_sockets(_text(metadata, "LATEEN_HOST_SOCKETS"))),
+        capabilities=Capabilities(
+            host_sockets=_host_sockets(_text(metadata, "LATEEN_HOST_SOCKETS")),
+            mesh_gateway=_mesh_gateway(_text(metadata, "LATEEN_MESH_GATEWAY")),
+        ),
     )
 
 
@@ -98,6 +102,15 @@ def _host_sockets(text: str) -> tuple[HostSocket, ...]:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"LATEEN_HOST_SOCKETS: {each!r} is not PORT=/PATH")
         sockets.append(HostSocket(int(port), path))
     return tuple(sorted(sockets))
+
+
+def _mesh_gateway(text: str) -> MeshGateway | None:
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not is_address(host) or not port.isdigit() or not 0 < int(port) < 65536:
+        raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"LATEEN_MESH_GATEWAY: {text!r} is not ADDRESS:PORT")
+    return MeshGateway(host, int(port))
 
 
 class Believing:
