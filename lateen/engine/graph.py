@@ -180,6 +180,12 @@ class Q:
             cell.value = self._graph._collect(index, key)
         return cast("tuple[V, ...]", cell.value)
 
+    def groups(self, index: Index[K, V]) -> frozenset[K]:
+        """The groups of an index that have any input in them."""
+        cell = self._graph._groups_of(index)
+        self._graph._record(cell)
+        return cast("frozenset[K]", cell.value)
+
 
 class Graph:
     """Inputs, memoised queries and watches. Single-threaded: commit, pull and drain on one thread."""
@@ -189,6 +195,7 @@ class Graph:
         self._cells: dict[Key, _Cell] = {}
         self._members: dict[Index[Any, Any], dict[Hashable, dict[Key, None]]] = {}
         self._groups: dict[tuple[Index[Any, Any], Hashable], _Cell] = {}
+        self._listed: dict[Index[Any, Any], _Cell] = {}
         self._indexes: dict[Hashable, list[Index[Any, Any]]] = {}
         self._by_kind: dict[Hashable, dict[Key, None]] = {}
         self._nodes: dict[tuple[Callable[..., Any], tuple[Any, ...]], _Node] = {}
@@ -228,8 +235,13 @@ class Graph:
             members = self._members[index]
             for group in before - after:
                 members[group].pop(key, None)
+                if not members[group]:
+                    del members[group]
             for group in after - before:
                 members.setdefault(group, {})[key] = None
+            if (listed := self._listed.get(index)) is not None and listed.value != members.keys():
+                listed.value = frozenset(members)
+                self._touch(listed)
             for group in before | after:
                 if (group_cell := self._groups.get((index, group))) is not None:
                     group_cell.value = None
@@ -320,6 +332,10 @@ class Graph:
         for key, node in dead:
             self._unread(node, node.deps, {})
             del self._nodes[key]
+        for place in [place for place, group in self._groups.items() if not group.readers]:
+            del self._groups[place]
+        for key in [key for key, cell in self._cells.items() if cell.value is None and not cell.readers]:
+            del self._cells[key]
         return len(dead)
 
     def fork(self) -> Graph:
@@ -357,7 +373,7 @@ class Graph:
             cell = self._cells[key] = _Cell(key, self.revision)
         return cell
 
-    def _group(self, index: Index[Any, Any], group: Hashable) -> _Cell:
+    def _grouped(self, index: Index[Any, Any]) -> dict[Hashable, dict[Key, None]]:
         if index not in self._members:
             members: dict[Hashable, dict[Key, None]] = {}
             for key in self._by_kind.get(index.collection, ()):
@@ -365,6 +381,17 @@ class Graph:
                     members.setdefault(each, {})[key] = None
             self._members[index] = members
             self._indexes.setdefault(index.collection, []).append(index)
+        return self._members[index]
+
+    def _groups_of(self, index: Index[Any, Any]) -> _Cell:
+        cell = self._listed.get(index)
+        if cell is None:
+            cell = self._listed[index] = _Cell(f"groups of {index.name}", self.revision)
+            cell.value = frozenset(self._grouped(index))
+        return cell
+
+    def _group(self, index: Index[Any, Any], group: Hashable) -> _Cell:
+        self._grouped(index)
         cell = self._groups.get((index, group))
         if cell is None:
             cell = self._groups[index, group] = _Cell(f"{index.name}[{group}]", self.revision)

@@ -10,6 +10,8 @@ Source: https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/cluster/v3/clu
 
 from __future__ import annotations
 
+import re
+
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from google.protobuf.struct_pb2 import Struct
 
@@ -45,8 +47,11 @@ from lateen.envoy.traffic_policy import (
 )
 from lateen.features.encoding import pack, set_seconds
 from lateen.intent.cluster import OutboundCluster, Transport, outbound_cluster, outbound_names, sharing
+from lateen.intent.destination import cluster_name
 from lateen.intent.inbound import inbound_ports
 from lateen.intent.locality import by_place, setting_of
+from lateen.intent.outbound import address_host
+from lateen.intent.route_table import passes_unknown
 from lateen.intent.scope import Scope
 from lateen.model.hosts import is_wildcard
 from lateen.model.mesh import connect_timeout_s, dns_refresh_s, tcp_keepalive, upgrades_to_http2
@@ -55,6 +60,7 @@ from lateen.model.services import Resolution
 from lateen.model.visibility import Client, client_of
 
 BLACK_HOLE = "BlackHoleCluster"
+_ADDRESS = re.compile(r"([0-9.]+):([0-9]+)")
 
 _TYPES = {
     Resolution.ENDPOINTS: Cluster.EDS,
@@ -67,7 +73,10 @@ _BY_TRAFFIC = (Resolution.PASSTHROUGH, Resolution.DYNAMIC)
 
 
 def cluster_names(q: Q, scope: Scope) -> tuple[str, ...]:
-    """All clusters of a proxy."""
+    """All clusters of a proxy; of one that discovers on demand only those that it never asks for."""
+    if scope.on_demand:
+        inbound = (f"inbound|{each.port}||" for each in q(inbound_ports, scope))
+        return (BLACK_HOLE, PASSTHROUGH, INBOUND_PASSTHROUGH, *inbound)
     outbound = q(outbound_names, q(client_of, scope.namespace, scope.labels, scope.router))
     if scope.router:
         return (BLACK_HOLE, *outbound)
@@ -84,12 +93,30 @@ def cluster_resource(q: Q, scope: Scope, name: str) -> Resource | None:
         return q(black_hole)
     if scope.router:
         return None
+    if scope.on_demand and (place := _ADDRESS.fullmatch(name)) is not None:
+        client = q(client_of, scope.namespace, scope.labels, scope.router)
+        return q(address_cluster, client, place[1], int(place[2]))
     if name == PASSTHROUGH:
         return q(passthrough)
     if name == INBOUND_PASSTHROUGH:
         return q(inbound_passthrough)
     port = next((each for each in q(inbound_ports, scope) if name == f"inbound|{each.port}||"), None)
     return q(inbound_cluster, port) if port is not None else None
+
+
+def address_cluster(q: Q, client: Client, address: str, port: int) -> Resource:
+    """The cluster for connections to an address of the mesh: that of the service there, by another name. Where there
+    is none they go on to the address, or nowhere when only known hosts may be called."""
+    name = f"{address}:{port}"
+    host = q(address_host, client, address, port)
+    if host is not None:
+        own = cluster_name(host, port)
+        base = q(outbound, sharing(q, client, own), own)
+        if base is not None:
+            renamed = Cluster(name=name, alt_stat_name=own).SerializeToString()  # the last word on a field counts
+            return resource(name, base.body + renamed, base.origins, endpoints=own)
+    base = q(passthrough if q(passes_unknown, client) else black_hole)
+    return resource(name, base.body + Cluster(name=name).SerializeToString())
 
 
 def endpoint_names(q: Q, scope: Scope) -> tuple[str, ...]:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from envoy.config.listener.v3.listener_components_pb2 import Filter
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.http.on_demand.v3.on_demand_pb2 import OnDemand
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
+    HttpFilter,
 )
 
 from lateen.engine import Q
@@ -27,6 +29,10 @@ from lateen.model.mesh import access_log, path_normalization, trusted_proxies
 
 MANAGER = "envoy.filters.network.http_connection_manager"
 SERVER_NAME = "istio-envoy"
+ON_DEMAND = "envoy.filters.http.on_demand"
+CLUSTER_TIMEOUT_S = 5
+"""How long a request waits for a cluster that is asked for. Clusters are sent ahead of the routes to them: this is for
+one that had to be made again meanwhile."""
 
 
 def http_manager(
@@ -38,11 +44,13 @@ def http_manager(
     tls: bool = False,
     http2_only: bool = False,
     security: Security | None = None,
+    on_demand: bool = False,
 ) -> Filter:
     """A manager as a network filter; `table` is the name of a route table or the table itself.
 
     `tls`: the client's certificate is known here. `http2_only`: nothing else is understood. `security`: the policies
-    that requests are held to, before anything else is done with them.
+    that requests are held to, before anything else is done with them. `on_demand`: virtual hosts and clusters that
+    are not there are asked for.
     """
     manager = HttpConnectionManager()
     manager.stat_prefix = stat_prefix
@@ -52,6 +60,8 @@ def http_manager(
     else:
         manager.route_config.CopyFrom(table)
     manager.codec_type = HttpConnectionManager.HTTP2 if http2_only else HttpConnectionManager.AUTO
+    if on_demand:  # before all others: they would not see what the virtual host has for them
+        manager.http_filters.append(_on_demand())
     if security is not None:
         add_http_security(manager, security, q(access_log).file, reroutes=direction is Direction.GATEWAY)
     for encoded in http_filters(direction):
@@ -75,6 +85,16 @@ def http_manager(
     message = Filter()
     message.name = MANAGER
     pack(message.typed_config, manager)
+    return message
+
+
+def _on_demand() -> HttpFilter:
+    config = OnDemand()
+    set_ads(config.odcds.source)
+    config.odcds.timeout.seconds = CLUSTER_TIMEOUT_S
+    message = HttpFilter()
+    message.name = ON_DEMAND
+    pack(message.typed_config, config)
     return message
 
 

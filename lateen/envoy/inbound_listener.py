@@ -31,7 +31,7 @@ from lateen.envoy.filters import (
 )
 from lateen.envoy.http_manager import http_manager
 from lateen.envoy.inbound_cluster import INBOUND_PASSTHROUGH
-from lateen.envoy.resource import Resource, resource
+from lateen.envoy.resource import Resource, mentioned, resource
 from lateen.envoy.route import inbound_configuration
 from lateen.envoy.security_filters import add_network_security
 from lateen.envoy.stream import inbound_tcp_proxy, tcp_proxy
@@ -78,7 +78,8 @@ def virtual_inbound(q: Q, scope: Scope) -> Resource:
     _add_port(q, listener, catch_all, enforced)
     add_access_log(listener.access_log.add, q(access_log), unanswered_only=True)
     origins = [mesh_ref(), *policy.origins, *enforced.origins, *(ref for each in ports for ref in each.origins)]
-    return resource(VIRTUAL_INBOUND, listener.SerializeToString(deterministic=True), tuple(dict.fromkeys(origins)))
+    body = listener.SerializeToString(deterministic=True)
+    return resource(VIRTUAL_INBOUND, body, tuple(dict.fromkeys(origins)), mentioned(body))
 
 
 def _add_port(q: Q, listener: Listener, port: InboundPort, enforced: Security) -> None:

@@ -7,7 +7,7 @@ from lateen.envoy.gateway_listener import gateway_listener, gateway_listener_nam
 from lateen.envoy.inbound_listener import VIRTUAL_INBOUND, virtual_inbound
 from lateen.envoy.outbound_listener import VIRTUAL_OUTBOUND, outbound_resource, virtual_outbound
 from lateen.envoy.resource import Resource
-from lateen.intent.outbound import listener_labels, listener_names
+from lateen.intent.outbound import listener_labels, listener_names, own_listener_names
 from lateen.intent.scope import Scope
 from lateen.model.visibility import client_of
 
@@ -17,7 +17,8 @@ def listener_resource_names(q: Q, scope: Scope) -> tuple[str, ...]:
     if scope.router:
         return q(gateway_listener_names, scope)
     client = q(client_of, scope.namespace, scope.labels, False)
-    return (VIRTUAL_OUTBOUND, VIRTUAL_INBOUND, *q(listener_names, client))
+    outbound = q(own_listener_names if scope.on_demand else listener_names, client)
+    return (VIRTUAL_OUTBOUND, VIRTUAL_INBOUND, *outbound)
 
 
 def listener_resource(q: Q, scope: Scope, name: str) -> Resource | None:
@@ -28,5 +29,5 @@ def listener_resource(q: Q, scope: Scope, name: str) -> Resource | None:
         return q(virtual_inbound, scope)
     client = q(client_of, scope.namespace, scope.labels, False)
     if name == VIRTUAL_OUTBOUND:
-        return q(virtual_outbound, client)
-    return q(outbound_resource, client, q(listener_labels, client, name, scope.labels), name)
+        return q(virtual_outbound, client, scope.on_demand)
+    return q(outbound_resource, client, q(listener_labels, client, name, scope.labels), name, scope.on_demand)

@@ -27,8 +27,8 @@ from lateen.envoy.filters import (
     add_tls_inspector,
 )
 from lateen.envoy.http_manager import http_manager
-from lateen.envoy.resource import Resource, resource
-from lateen.envoy.stream import add_stream, tcp_proxy
+from lateen.envoy.resource import Resource, mentioned, resource
+from lateen.envoy.stream import add_address_stream, add_stream, tcp_proxy
 from lateen.features.encoding import set_seconds
 from lateen.features.feature import Direction
 from lateen.intent.outbound import Http, OutboundListener, outbound_listener
@@ -36,6 +36,7 @@ from lateen.intent.route_table import passes_unknown
 from lateen.intent.stream import StreamRoute
 from lateen.lib.ids import Ref
 from lateen.model.mesh import access_log, detection_timeout_s, mesh_ref
+from lateen.model.services import address_ranges
 from lateen.model.visibility import Client
 from lateen.model.workloads import Labels
 
@@ -44,8 +45,9 @@ OUTBOUND_PORT = 15001
 PASSTHROUGH_CHAIN = "PassthroughFilterChain"
 
 
-def virtual_outbound(q: Q, client: Client) -> Resource:
-    """The listener all outbound connections come to."""
+def virtual_outbound(q: Q, client: Client, on_demand: bool) -> Resource:
+    """The listener all outbound connections come to. `on_demand`: those to addresses of the mesh that have no listener
+    go to a cluster called as their address, which is asked for."""
     listener = _listener(VIRTUAL_OUTBOUND, "0.0.0.0", OUTBOUND_PORT)  # noqa: S104 (what redirection sends to)
     listener.use_original_dst.value = True
     add_original_destination(listener)
@@ -53,6 +55,12 @@ def virtual_outbound(q: Q, client: Client) -> Resource:
     loop.name = f"{VIRTUAL_OUTBOUND}-blackhole"
     loop.filter_chain_match.destination_port.value = OUTBOUND_PORT
     loop.filters.append(tcp_proxy(q, "BlackHoleCluster"))
+    if on_demand and (ranges := q(address_ranges)):
+        asking = listener.filter_chains.add()
+        asking.name = f"{VIRTUAL_OUTBOUND}-on-demand"
+        for each in ranges:
+            _set_range(asking.filter_chain_match.prefix_ranges.add(), each)
+        add_address_stream(q, asking)
     rest = listener.filter_chains.add()
     rest.name = f"{VIRTUAL_OUTBOUND}-catchall-tcp"
     rest.filters.append(tcp_proxy(q, _unknown(q, client)))
@@ -60,8 +68,9 @@ def virtual_outbound(q: Q, client: Client) -> Resource:
     return resource(VIRTUAL_OUTBOUND, listener.SerializeToString(deterministic=True), _origins(client))
 
 
-def outbound_resource(q: Q, client: Client, labels: Labels, name: str) -> Resource | None:
-    """The listener of a port or of a service's address, or None when there is none of that name."""
+def outbound_resource(q: Q, client: Client, labels: Labels, name: str, on_demand: bool) -> Resource | None:
+    """The listener of a port or of a service's address, or None when there is none of that name. `on_demand`: the
+    proxy asks for what it needs."""
     intent = q(outbound_listener, client, labels, name)
     if intent is None:
         return None
@@ -74,7 +83,10 @@ def outbound_resource(q: Q, client: Client, labels: Labels, name: str) -> Resour
         chain.name = name
         chain.filter_chain_match.transport_protocol = RAW
         chain.filter_chain_match.application_protocols.extend(HTTP_ALPN)
-        chain.filters.append(http_manager(q, Direction.OUTBOUND, f"outbound_{name}", intent.route))
+        manager = http_manager(
+            q, Direction.OUTBOUND, f"outbound_{name}", intent.route, on_demand=on_demand and intent.http is Http.SHARED
+        )
+        chain.filters.append(manager)
         set_seconds(listener.listener_filters_timeout, q(detection_timeout_s))
         listener.continue_on_listener_filters_timeout = True
     if not listener.HasField("default_filter_chain"):
@@ -85,7 +97,8 @@ def outbound_resource(q: Q, client: Client, labels: Labels, name: str) -> Resour
         add_tls_inspector(listener)
     if intent.http is not Http.NO:
         add_http_inspector(listener)
-    return resource(name, listener.SerializeToString(deterministic=True), (*intent.origins, *_origins(client)))
+    body = listener.SerializeToString(deterministic=True)
+    return resource(name, body, (*intent.origins, *_origins(client)), mentioned(body))
 
 
 def _add_stream(q: Q, client: Client, listener: Listener, intent: OutboundListener, stream: StreamRoute) -> None:

@@ -36,7 +36,7 @@ from lateen.envoy.patch_match import (
     matches_cluster,
     matches_listener,
 )
-from lateen.envoy.resource import Resource, ResourceType, resource
+from lateen.envoy.resource import Resource, ResourceType, mentioned, resource
 from lateen.intent.route_table import gateway_table
 from lateen.intent.scope import Scope
 from lateen.model.envoy_filters import PatchRef, patch_of, patches
@@ -46,6 +46,7 @@ KINDS = {
     "CDS": ("CLUSTER",),
     "LDS": patch_listener.KINDS,
     "RDS": patch_route.KINDS,
+    "VHDS": ("VIRTUAL_HOST", "HTTP_ROUTE"),
     "ECDS": ("EXTENSION_CONFIG",),
 }
 """What can be applied to resources of each type."""
@@ -55,6 +56,7 @@ _MESSAGES: dict[str, type[Message]] = {
     "CDS": Cluster,
     "LDS": Listener,
     "RDS": RouteConfiguration,
+    "VHDS": VirtualHost,
     "ECDS": TypedExtensionConfig,
 }
 _VALUES: dict[str, type[Message]] = {
@@ -93,7 +95,7 @@ def patched(kind: ResourceType) -> ResourceType:
         return q(outcome, kind, scope, name).made
 
     names.__name__, made.__name__ = kind.names.__name__, kind.resource.__name__  # what traces and reports call them
-    return ResourceType(kind.type_url, kind.short, kind.wildcard, names, made)
+    return msgspec.structs.replace(kind, names=names, resource=made)
 
 
 def outcome(q: Q, kind: ResourceType, scope: Scope, name: str) -> Outcome:
@@ -134,7 +136,11 @@ def outcome(q: Q, kind: ResourceType, scope: Scope, name: str) -> Outcome:
     if message is None or not met:
         return Outcome(base)
     origins = dict.fromkeys((*(base.origins if base is not None else ()), *(each.ref for each in met)))
-    return Outcome(resource(name, message.SerializeToString(deterministic=True), tuple(origins)), tuple(met))
+    body = message.SerializeToString(deterministic=True)
+    clusters = () if kind.short == "CDS" else mentioned(body)
+    together = base.together if base is not None else ()
+    endpoints = base.endpoints if base is not None else ""
+    return Outcome(resource(name, body, tuple(origins), clusters, together, endpoints), tuple(met))
 
 
 def applied(q: Q, scope: Scope, types: tuple[ResourceType, ...]) -> frozenset[PatchRef]:
@@ -220,6 +226,9 @@ def _means(q: Q, patch: EnvoyConfigObjectPatch, short: str, scope: Scope, name: 
         if patch.apply_to == "LISTENER":
             return in_context(match, context) and matches_listener(match, name)
         return patch_listener.means_listener(patch, name, context)
+    if short == "VHDS":
+        table = name.partition("/")[0]
+        return patch_route.means_table(patch, table, _place(q, scope, table))
     return short == "RDS" and patch_route.means_table(patch, name, _place(q, scope, name))
 
 
@@ -242,6 +251,8 @@ def _apply(patch: EnvoyConfigObjectPatch, operation: str, message: Message) -> b
         return patch_listener.patch_listener(patch, operation, message)
     if isinstance(message, RouteConfiguration):
         return patch_route.patch_table(patch, operation, message)
+    if isinstance(message, VirtualHost):
+        return patch_route.patch_host(patch, operation, message)
     if isinstance(message, Cluster) and operation in _MERGES:
         merge(message, parse(patch.patch.value, Cluster()), replace_lists=operation != "MERGE")
         return True

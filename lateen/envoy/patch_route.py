@@ -27,6 +27,19 @@ def means_table(patch: EnvoyConfigObjectPatch, name: str, place: Place) -> bool:
     return in_context(match, place.context) and matches_table(match.route_configuration, name, place)
 
 
+def patch_host(patch: EnvoyConfigObjectPatch, operation: str, host: components.VirtualHost) -> bool:
+    """Applies a patch to a virtual host `TABLE/HOST` outside its table, where it would be named `HOST:TABLE`."""
+    name = host.name
+    table, _, known_as = name.partition("/")
+    alone = RouteConfiguration(name=table, virtual_hosts=[host])
+    alone.virtual_hosts[0].name = f"{known_as}:{table}"
+    found = patch_table(patch, operation, alone)
+    if found:
+        host.CopyFrom(alone.virtual_hosts[0])
+        host.name = name
+    return found
+
+
 def patch_table(patch: EnvoyConfigObjectPatch, operation: str, table: RouteConfiguration) -> bool:
     """Applies a patch to a table that it means; True when it found what it is for. NoMessageError for a value that is
     none."""

@@ -6,6 +6,7 @@ Adding an xDS type is adding one `ResourceType`; the server has no code per type
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 
 import msgspec
@@ -14,22 +15,42 @@ from lateen.engine import Q
 from lateen.intent.scope import Scope
 from lateen.lib.ids import Ref
 
+_CLUSTER = re.compile(rb"outbound\|[0-9]+\|[a-zA-Z0-9._-]*\|[a-zA-Z0-9.*-]+")
+
 
 class Resource(msgspec.Struct, frozen=True):
     """One named xDS resource: the serialised message and a version that is a function of its content.
 
-    `origins` are the objects it was made from, so that a refusal by Envoy leads back to them.
+    `origins` are the objects it was made from, so that a refusal by Envoy leads back to them. A proxy that discovers
+    on demand gets `clusters` (by name) ahead of it, and `together` (names of the same type) along with it. `endpoints`
+    is what a cluster's assignment is called when it isn't called like the cluster.
     """
 
     name: str
     version: str
     body: bytes
     origins: tuple[Ref, ...] = ()
+    clusters: tuple[str, ...] = ()
+    together: tuple[str, ...] = ()
+    endpoints: str = ""
 
 
-def resource(name: str, body: bytes, origins: tuple[Ref, ...] = ()) -> Resource:
+def resource(
+    name: str,
+    body: bytes,
+    origins: tuple[Ref, ...] = (),
+    clusters: tuple[str, ...] = (),
+    together: tuple[str, ...] = (),
+    endpoints: str = "",
+) -> Resource:
     """A Resource whose version is a hash of its bytes."""
-    return Resource(name, hashlib.blake2b(body, digest_size=8).hexdigest(), body, origins)
+    version = hashlib.blake2b(body, digest_size=8).hexdigest()
+    return Resource(name, version, body, origins, clusters, together, endpoints)
+
+
+def mentioned(body: bytes) -> tuple[str, ...]:
+    """The clusters of services that an encoded message names, whatever the field."""
+    return tuple(dict.fromkeys(each.decode() for each in _CLUSTER.findall(body)))
 
 
 class ResourceType(msgspec.Struct, frozen=True):
@@ -37,6 +58,10 @@ class ResourceType(msgspec.Struct, frozen=True):
 
     `names(q, scope)` lists what a wildcard subscriber of that Scope gets, `resource(q, scope, name)` makes one
     resource, or None when it does not exist for that Scope. Both are queries.
+
+    A type whose resources are asked for by other names than their own has `resolve(q, scope, asked)`, the name that
+    stands behind; `instead` makes what a proxy gets of a resource it has refused and never had, since one that waits
+    for an answer waits for ever.
     """
 
     type_url: str
@@ -44,3 +69,5 @@ class ResourceType(msgspec.Struct, frozen=True):
     wildcard: bool
     names: Callable[[Q, Scope], tuple[str, ...]]
     resource: Callable[[Q, Scope, str], Resource | None]
+    resolve: Callable[[Q, Scope, str], str] | None = None
+    instead: Callable[[Resource], Resource] | None = None

@@ -14,6 +14,7 @@ from envoy.config.route.v3 import route_pb2 as pb
 
 from lateen.engine import Q
 from lateen.envoy.resource import Resource, resource
+from lateen.envoy.sources import set_ads
 from lateen.envoy.virtual_host import encoded_routes, encoded_virtual_host, field
 from lateen.features.compile import gateway_routes, service_routes
 from lateen.features.encoding import set_seconds
@@ -27,6 +28,8 @@ from lateen.model.visibility import Client, client_of
 from lateen.model.workloads import Labels
 
 MAX_DIRECT_RESPONSE_BYTES = 1 << 20
+EMPTY_AFTER_NS = 50_000_000
+"""How long a proxy waits for the virtual hosts of an empty table before it uses it: nobody sends any unasked."""
 ALLOW_ANY = "allow_any"
 BLOCK_ALL = "block_all"
 BLACKHOLE = "blackhole"
@@ -36,11 +39,12 @@ _VIRTUAL_HOSTS = 2
 
 
 class Fragment(msgspec.Struct, frozen=True):
-    """An encoded `virtual_hosts` field of a RouteConfiguration with its tag and length, and the objects it was
-    made from."""
+    """An encoded `virtual_hosts` field of a RouteConfiguration with its tag and length, the objects it was made from,
+    and the clusters it sends to."""
 
     body: bytes
     origins: tuple[Ref, ...] = ()
+    clusters: tuple[str, ...] = ()
 
 
 def route_names(q: Q, scope: Scope) -> tuple[str, ...]:
@@ -66,6 +70,8 @@ def route_configuration(q: Q, scope: Scope, name: str) -> Resource | None:
         return q(service_configuration, client, scope.labels, host, port)
     if port not in q(route_table.http_ports, client):
         return None
+    if scope.on_demand:
+        return q(empty_table, name)
     keys = q(route_table.read_keys, client, port)
     return q(port_configuration, client, tuple(each for each in scope.labels if each[0] in keys), port)
 
@@ -121,16 +127,30 @@ def inbound_configuration(name: str, operation: str) -> pb.RouteConfiguration:
     return message
 
 
+def empty_table(_q: Q, name: str) -> Resource:
+    """The table of a port for proxies that ask for its virtual hosts one by one."""
+    table = _settings()
+    table.name = name
+    set_ads(table.vhds.config_source)
+    table.vhds.config_source.initial_fetch_timeout.nanos = EMPTY_AFTER_NS
+    return resource(name, table.SerializeToString())
+
+
+def _settings() -> pb.RouteConfiguration:
+    table = pb.RouteConfiguration()
+    table.validate_clusters.value = False
+    table.max_direct_response_body_size_bytes.value = MAX_DIRECT_RESPONSE_BYTES
+    table.ignore_port_in_host_matching = True
+    return table
+
+
 def _joined(name: str, fragments: list[Fragment]) -> Resource:
     head = pb.RouteConfiguration()
     head.name = name
-    tail = pb.RouteConfiguration()
-    tail.validate_clusters.value = False
-    tail.max_direct_response_body_size_bytes.value = MAX_DIRECT_RESPONSE_BYTES
-    tail.ignore_port_in_host_matching = True
-    parts = [head.SerializeToString(), *(each.body for each in fragments), tail.SerializeToString()]
+    parts = [head.SerializeToString(), *(each.body for each in fragments), _settings().SerializeToString()]
     origins = dict.fromkeys(ref for each in fragments for ref in each.origins)
-    return resource(name, b"".join(parts), tuple(origins))
+    clusters = dict.fromkeys(cluster for each in fragments for cluster in each.clusters)
+    return resource(name, b"".join(parts), tuple(origins), tuple(clusters))
 
 
 # -- virtual hosts -----------------------------------------------------------------------------------------
@@ -143,13 +163,14 @@ def sidecar_fragment(q: Q, client: Client, labels: Labels, entry: ServiceHost) -
     encoded = q(sidecar_routes, client, narrowed, entry.host, entry.port, ref)
     if not encoded.body:
         return encoded
-    return _fragment(encoded_virtual_host(entry.name, entry.domains, encoded.body), encoded.origins)
+    body = encoded_virtual_host(entry.name, entry.domains, encoded.body)
+    return _fragment(body, encoded.origins, encoded.clusters)
 
 
 def sidecar_routes(q: Q, client: Client, labels: Labels, host: str, port: int, ref: Ref | None) -> Fragment:
     """What a virtual host of a service has beside its names, encoded without tag and length."""
     routes = q(service_routes, client, host, port, ref, labels)
-    return Fragment(encoded_routes(routes) if routes.routes else b"", routes.origins)
+    return Fragment(encoded_routes(routes) if routes.routes else b"", routes.origins, routes.clusters)
 
 
 def gateway_fragment(q: Q, client: Client, entry: GatewayHost) -> Fragment:
@@ -160,19 +181,24 @@ def gateway_fragment(q: Q, client: Client, entry: GatewayHost) -> Fragment:
 
 def unknown_fragment(q: Q, client: Client) -> Fragment:
     """The virtual host for names nobody knows: on to where the request was sent, or 502."""
+    name = ALLOW_ANY if q(route_table.passes_unknown, client) else BLOCK_ALL
+    return _fragment(encoded_virtual_host(name, (ANY,), q(unknown_routes, client)))
+
+
+def unknown_routes(q: Q, client: Client) -> bytes:
+    """What a virtual host for names nobody knows has beside its names, encoded."""
     host = components.VirtualHost()
-    host.domains.append(ANY)
     route = host.routes.add()
     route.match.prefix = "/"
     if q(route_table.passes_unknown, client):
-        host.name = route.name = ALLOW_ANY
+        route.name = ALLOW_ANY
         route.route.cluster = PASSTHROUGH_CLUSTER
         _no_time_limit(route)
     else:
-        host.name = route.name = BLOCK_ALL
+        route.name = BLOCK_ALL
         route.direct_response.status = 502
     host.include_request_attempt_count = True
-    return _fragment(host.SerializeToString())
+    return host.SerializeToString()
 
 
 def _no_time_limit(route: components.Route) -> None:
@@ -180,5 +206,5 @@ def _no_time_limit(route: components.Route) -> None:
     set_seconds(route.route.max_stream_duration.grpc_timeout_header_max, 0)
 
 
-def _fragment(body: bytes, origins: tuple[Ref, ...] = ()) -> Fragment:
-    return Fragment(field(_VIRTUAL_HOSTS, body), origins)
+def _fragment(body: bytes, origins: tuple[Ref, ...] = (), clusters: tuple[str, ...] = ()) -> Fragment:
+    return Fragment(field(_VIRTUAL_HOSTS, body), origins, clusters)

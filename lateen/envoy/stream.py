@@ -16,6 +16,7 @@ from lateen.api.istio.destination_rule import ConnectionPoolSettings
 from lateen.engine import Q
 from lateen.envoy.access_log import add_access_log
 from lateen.envoy.dynamic_dns import server_name_lookup
+from lateen.envoy.sources import set_ads
 from lateen.envoy.tls import ALPN_TCP
 from lateen.features.dynamic_host import set_state
 from lateen.features.encoding import pack, set_seconds
@@ -30,6 +31,8 @@ TCP_PROXY = "envoy.filters.network.tcp_proxy"
 SET_FILTER_STATE = "envoy.filters.network.set_filter_state"
 EARLY_DATA_BYTES = 8192
 """How much of a client is read before the application is dialled, where its first bytes decide."""
+CLUSTER_TIMEOUT_S = 5
+_CLUSTER_STATE = "envoy.tcp_proxy.cluster"
 _ALPN_STATE = "envoy.network.application_protocols"
 
 
@@ -77,6 +80,23 @@ def add_stream(
             weighted.weight = each.weight
     if first is not None:
         _set_policy(proxy, first)
+    chain.filters.append(_filter(q, proxy))
+
+
+def add_address_stream(q: Q, chain: FilterChain) -> None:
+    """Adds the filters that pass connections on to a cluster called as the address they were meant for
+    (`10.96.0.5:3306`), which is asked for when it is not there."""
+    state = SetFilterState()
+    value: FilterStateValue = state.on_new_connection.add()
+    value.object_key = _CLUSTER_STATE
+    value.format_string.text_format_source.inline_string = "%DOWNSTREAM_LOCAL_ADDRESS%"
+    message = Filter()
+    message.name = SET_FILTER_STATE
+    pack(message.typed_config, state)
+    chain.filters.append(message)
+    proxy = _proxy(chain.name, "BlackHoleCluster")
+    set_ads(proxy.on_demand.odcds_config)
+    proxy.on_demand.timeout.seconds = CLUSTER_TIMEOUT_S
     chain.filters.append(_filter(q, proxy))
 
 

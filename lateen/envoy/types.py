@@ -7,6 +7,7 @@ from typing import Final
 from lateen.envoy.cluster import cluster_names, cluster_resource, endpoint_names
 from lateen.envoy.endpoint import endpoint_resource
 from lateen.envoy.listener import listener_resource, listener_resource_names
+from lateen.envoy.on_demand import canonical_name, refusing, virtual_host_names, virtual_host_resource
 from lateen.envoy.patch import extension_names, extension_resource, patched
 from lateen.envoy.resource import ResourceType
 from lateen.envoy.route import route_configuration, route_names
@@ -24,7 +25,16 @@ _LDS: Final = ResourceType(
 _RDS: Final = ResourceType(
     f"{PREFIX}config.route.v3.RouteConfiguration", "RDS", False, route_names, route_configuration
 )
-UNPATCHED: Final = (_CDS, _ECDS, _LDS, _RDS)
+_VHDS: Final = ResourceType(
+    f"{PREFIX}config.route.v3.VirtualHost",
+    "VHDS",
+    False,
+    virtual_host_names,
+    virtual_host_resource,
+    canonical_name,
+    refusing,
+)
+UNPATCHED: Final = (_CDS, _ECDS, _LDS, _RDS, _VHDS)
 """The types that EnvoyFilters change, as translation makes them."""
 
 CDS: Final = patched(_CDS)
@@ -34,8 +44,9 @@ EDS: Final = ResourceType(
 ECDS: Final = patched(_ECDS)
 LDS: Final = patched(_LDS)
 RDS: Final = patched(_RDS)
+VHDS: Final = patched(_VHDS)
 SDS: Final = ResourceType(
     f"{PREFIX}extensions.transport_sockets.tls.v3.Secret", "SDS", False, secret_names, secret_resource
 )
 
-TYPES: Final = (CDS, EDS, ECDS, LDS, RDS, SDS)
+TYPES: Final = (CDS, EDS, ECDS, LDS, RDS, VHDS, SDS)

@@ -18,14 +18,16 @@ import msgspec
 
 from lateen.engine import Q
 from lateen.intent import route_table
+from lateen.intent.cluster import outbound_cluster
 from lateen.intent.destination import cluster_name
+from lateen.intent.policy import Policy
 from lateen.intent.route import Destination
 from lateen.intent.stream import StreamRoute, tcp_routes, tls_routes
 from lateen.lib.ids import Ref
 from lateen.model.endpoints import endpoints
 from lateen.model.protocols import Protocol
-from lateen.model.services import MeshService, ServicePort
-from lateen.model.virtual_services import mesh_virtual_service, source_keys
+from lateen.model.services import MeshService, ServicePort, address_ranges, hosts_at
+from lateen.model.virtual_services import mesh_virtual_service, routes_streams, source_keys
 from lateen.model.visibility import Client, visible, visible_services
 from lateen.model.workloads import Labels
 
@@ -57,6 +59,66 @@ class OutboundListener(msgspec.Struct, frozen=True):
 def listener_names(q: Q, client: Client) -> tuple[str, ...]:
     """The names of the outbound listeners of a client, sorted."""
     return tuple(sorted(q(_table, client)))
+
+
+def own_listener_names(q: Q, client: Client) -> tuple[str, ...]:
+    """Those of them that a client needs which asks for the cluster behind an address: not the ones that do nothing
+    but pass connections to one cluster."""
+    table = q(_table, client)
+    return tuple(sorted(name for name, services in table.items() if not _plain(q, client, table, name, services)))
+
+
+def address_host(q: Q, client: Client, address: str, port: int) -> str | None:
+    """The service whose listener at an address would do nothing but pass connections to its cluster."""
+    for host in q(hosts_at, address):
+        service = q(visible, client, host)
+        if service is not None and f"{address}_{port}" in {name for name, *_ in q(_listeners_of, client, host)}:
+            return host if q(passes_on, client, host, port) else None
+    return None
+
+
+def passes_on(q: Q, client: Client, host: str, port: int) -> bool:
+    """True for a TCP port at virtual addresses of the mesh's own, about which nobody says anything that a listener
+    would have to do."""
+    service = q(visible, client, host)
+    declared = service.port(port) if service is not None else None
+    if service is None or declared is None or not declared.protocol.is_tcp or service.headless:
+        return False
+    ranges = q(address_ranges)
+    if not all(_range(each) in ranges for each in service.addresses):
+        return False
+    ref = q(mesh_virtual_service, client, host)
+    if ref is not None and q(routes_streams, ref):
+        return False
+    cluster = q(outbound_cluster, client, cluster_name(host, port))
+    return cluster is not None and cluster.policy.tunnel is None and not decides_for_streams(cluster.policy)
+
+
+def decides_for_streams(policy: Policy) -> bool:
+    """True when a policy has a word about connections that is no cluster's affair but a listener's."""
+    tcp = policy.connection_pool.tcp if policy.connection_pool is not None else None
+    hashed = policy.load_balancer.consistent_hash if policy.load_balancer is not None else None
+    times = tcp is not None and (tcp.idle_timeout is not None or tcp.max_connection_duration is not None)
+    return times or (hashed is not None and bool(hashed.use_source_ip))
+
+
+def _plain(
+    q: Q,
+    client: Client,
+    table: Mapping[str, tuple[tuple[str, int], ...]],
+    name: str,
+    services: tuple[tuple[str, int], ...],
+) -> bool:
+    address, _, number = name.rpartition("_")
+    if address == WILDCARD or len(services) != 1 or f"{WILDCARD}_{number}" in table:
+        return False
+    ((host, port),) = services
+    return bool(host) and q(passes_on, client, host, port)
+
+
+def _range(address: str) -> str:
+    parts = address.split(".")
+    return f"{parts[0]}.{parts[1]}.0.0/16" if len(parts) == 4 else address
 
 
 def listener_labels(q: Q, client: Client, name: str, labels: Labels) -> Labels:

@@ -273,3 +273,10 @@ class Routes(msgspec.Struct, frozen=True):
     routes: tuple[RouteIntent, ...]
     origins: tuple[Ref, ...] = ()
     https_only: bool = False
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """Every cluster a request or its copy may be sent to, in the order of the routes."""
+        to = [each for route in self.routes for each in route.destinations]
+        to += [each.destination for route in self.routes for each in route.mirror or ()]
+        return tuple(dict.fromkeys(each.cluster for each in to))

@@ -22,7 +22,6 @@ from lateen.model.gateways import GatewayServer, ServerKind, gateway_servers
 from lateen.model.hosts import covers, is_wildcard, parse_service_host
 from lateen.model.mesh import domain, outbound_policy
 from lateen.model.protocols import Protocol
-from lateen.model.services import MeshService
 from lateen.model.virtual_services import (
     Binding,
     gateway_virtual_services,
@@ -122,6 +121,22 @@ def service_names(q: Q, client: Client, host: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def http_ports_of(q: Q, client: Client, host: str) -> tuple[int, ...]:
+    """The ports of a service on which a client may speak HTTP to it."""
+    found = q(visible, client, host)
+    ports = found.ports if found is not None else ()
+    return tuple(each.number for each in ports if each.protocol.is_http or each.protocol is Protocol.AUTO)
+
+
+def alone_ports(q: Q, client: Client, host: str) -> tuple[int, ...]:
+    """The ports on which a name answers that no service has but a VirtualService for sidecars: the HTTP ports of the
+    services named beside it, else port 80."""
+    ref = q(mesh_virtual_service, client, host)
+    if ref is None or host not in (names := q(hosts_of, ref)) or q(_names_a_service, client, host):
+        return ()
+    return tuple(sorted({port for other in names for port in q(http_ports_of, client, other)})) or (HTTP_PORT,)
+
+
 def passes_unknown(q: Q, client: Client) -> bool:
     """True when requests for names nobody knows go on to where they were sent: the Sidecar of the client says so,
     or without a word from it the mesh."""
@@ -153,18 +168,9 @@ def _hosts_on_port(q: Q, client: Client, port: int) -> tuple[str, ...]:
 def _services_by_port(q: Q, client: Client) -> Mapping[int, tuple[str, ...]]:
     found: dict[int, list[str]] = {}
     for host in q(visible_services, client):
-        for number in q(_http_ports_of, client, host):
+        for number in q(http_ports_of, client, host):
             found.setdefault(number, []).append(host)
     return {number: tuple(hosts) for number, hosts in found.items()}
-
-
-def _http_ports_of(q: Q, client: Client, host: str) -> tuple[int, ...]:
-    return _http(q(visible, client, host))
-
-
-def _http(service: MeshService | None) -> tuple[int, ...]:
-    ports = service.ports if service is not None else ()
-    return tuple(each.number for each in ports if each.protocol.is_http or each.protocol is Protocol.AUTO)
 
 
 def _names_on_port(q: Q, client: Client, port: int) -> tuple[str, ...]:
@@ -172,14 +178,9 @@ def _names_on_port(q: Q, client: Client, port: int) -> tuple[str, ...]:
 
 
 def _names_by_port(q: Q, client: Client) -> Mapping[int, tuple[str, ...]]:
-    """Names that no service has, but a VirtualService for sidecars: on the HTTP ports of the services it names
-    beside them, else on port 80."""
     found: dict[int, list[str]] = {}
     for host in q(mesh_hosts, client):
-        if q(_names_a_service, client, host) or (ref := q(mesh_virtual_service, client, host)) is None:
-            continue
-        ports = {port for other in q(hosts_of, ref) for port in q(_http_ports_of, client, other)}
-        for port in ports or (HTTP_PORT,):
+        for port in q(alone_ports, client, host):
             found.setdefault(port, []).append(host)
     return {port: tuple(hosts) for port, hosts in found.items()}
 

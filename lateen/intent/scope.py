@@ -13,7 +13,10 @@ import enum
 import msgspec
 
 from lateen.engine import Q
-from lateen.model.workloads import Labels, Locality, entry_workload, pod_workload
+from lateen.model.envoy_filters import patches_tables
+from lateen.model.mesh import ON_DEMAND, discovery
+from lateen.model.policy_attachment import Workloads
+from lateen.model.workloads import Labels, Locality, entry_workload, pod_discovery, pod_workload
 
 
 class ProxyKind(enum.StrEnum):
@@ -43,6 +46,8 @@ class Capabilities(msgspec.Struct, frozen=True):
 
     host_sockets: tuple[HostSocket, ...] = ()
     mesh_gateway: MeshGateway | None = None
+    on_demand: bool = False
+    """It asks for the virtual hosts, clusters and addresses its workload calls, when it calls them."""
 
 
 class Proxy(msgspec.Struct, frozen=True, cache_hash=True):
@@ -66,7 +71,7 @@ class Scope(msgspec.Struct, frozen=True, cache_hash=True):
 
     `labels` decide which Services, Gateways, Sidecars and policies mean it. `ports` are the named container
     ports, since a Service may name its target. `locality` orders endpoints. `addresses` are there only for a
-    proxy without a Pod, whose services are found by the address.
+    proxy without a Pod, whose services are found by the address. `on_demand` is what a proxy can and nothing forbids.
     """
 
     kind: ProxyKind
@@ -77,6 +82,7 @@ class Scope(msgspec.Struct, frozen=True, cache_hash=True):
     ports: tuple[tuple[str, int], ...] = ()
     locality: Locality = Locality()
     addresses: tuple[str, ...] = ()
+    on_demand: bool = False
 
     @property
     def router(self) -> bool:
@@ -87,21 +93,34 @@ class Scope(msgspec.Struct, frozen=True, cache_hash=True):
 def scope_of(q: Q, proxy: Proxy) -> Scope:
     """The Scope of a proxy now: from the Pod or WorkloadEntry of its name, else from its claims."""
     workload = q(pod_workload, proxy.namespace, proxy.name) or q(entry_workload, proxy.namespace, proxy.name)
+    can = msgspec.structs.replace(proxy.capabilities, on_demand=False)
     if workload is None:
+        labels = tuple(sorted(proxy.labels))
         return Scope(
             proxy.kind,
             proxy.namespace,
-            tuple(sorted(proxy.labels)),
+            labels,
             proxy.service_account or "default",
-            proxy.capabilities,
+            can,
             addresses=tuple(sorted(proxy.addresses)),
+            on_demand=_discovers(q, proxy, proxy.namespace, labels),
         )
     return Scope(
         proxy.kind,
         workload.namespace,
         workload.labels,
         workload.service_account,
-        proxy.capabilities,
+        can,
         tuple(sorted(workload.ports)),
         workload.locality,
+        on_demand=_discovers(q, proxy, workload.namespace, workload.labels),
     )
+
+
+def _discovers(q: Q, proxy: Proxy, namespace: str, labels: Labels) -> bool:
+    """True when a proxy is to ask for what it needs: it can, neither the mesh nor its Pod wants it otherwise, and no
+    EnvoyFilter is for a whole route table."""
+    if not proxy.capabilities.on_demand or proxy.kind is ProxyKind.ROUTER:
+        return False
+    said = q(pod_discovery, proxy.namespace, proxy.name) or q(discovery)
+    return said == ON_DEMAND and not q(patches_tables, Workloads(namespace, labels, False))

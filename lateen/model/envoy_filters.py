@@ -43,6 +43,18 @@ def patches(q: Q, workloads: Workloads, kinds: tuple[str, ...]) -> tuple[PatchRe
     return tuple(each for each in q(_patches, workloads) if each.apply_to in kinds)
 
 
+def patches_tables(q: Q, workloads: Workloads) -> bool:
+    """True when a patch is for a whole outbound route table, or adds or takes away virtual hosts."""
+    for each in q(patches, workloads, ("ROUTE_CONFIGURATION", "VIRTUAL_HOST")):
+        found = patch_of(q, each)
+        context = found.match.context if found is not None and found.match is not None else None
+        operation = found.patch.operation if found is not None and found.patch is not None else None
+        whole = each.apply_to == "ROUTE_CONFIGURATION" or operation in ("ADD", "REMOVE")
+        if whole and context in (None, "ANY", "SIDECAR_OUTBOUND"):
+            return True
+    return False
+
+
 def patch_of(q: Q, ref: PatchRef) -> EnvoyConfigObjectPatch | None:
     """The patch itself, or None when it is gone."""
     found = get(q, EnvoyFilter, ref.ref.namespace, ref.ref.name)

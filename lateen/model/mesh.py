@@ -100,6 +100,14 @@ def dns_refresh_s(q: Q) -> float:
     return q(mesh_config).dns_refresh_rate.seconds
 
 
+ON_DEMAND = "ON_DEMAND"
+
+
+def discovery(q: Q) -> str:
+    """How proxies that can choose learn of the mesh: `ON_DEMAND` or `EAGER`."""
+    return q(mesh_config).discovery
+
+
 def upgrades_to_http2(q: Q) -> bool:
     """True when HTTP/1.1 services are called by HTTP/2 unless a DestinationRule forbids it."""
     return q(mesh_config).h2_upgrade_policy == "UPGRADE"

@@ -30,6 +30,7 @@ from lateen.model.protocols import Protocol, parse_protocol, port_protocol
 EXPORT_ANNOTATION = "networking.istio.io/exportTo"
 AUTOALLOCATE_LABEL = "networking.istio.io/enable-autoallocate-ip"
 EVERYWHERE = ("*",)
+AUTO_RANGE = "240.240.0.0/16"
 
 
 class Resolution(enum.StrEnum):
@@ -120,6 +121,38 @@ def all_hosts(q: Q) -> tuple[str, ...]:
     hosts = {service_host(each.name, each.namespace, cluster_domain) for each in everywhere(q, Service)}
     hosts.update(host.lower() for each in everywhere(q, ServiceEntry) for host in each.spec.hosts)
     return tuple(sorted(hosts))
+
+
+def entry_hosts(q: Q) -> frozenset[str]:
+    """The hosts of all ServiceEntries."""
+    return frozenset(host.lower() for each in everywhere(q, ServiceEntry) for host in each.spec.hosts)
+
+
+def services_in(q: Q, namespace: str) -> tuple[str, ...]:
+    """The full names of the Kubernetes Services of a namespace, sorted."""
+    cluster_domain = q(domain)
+    return tuple(
+        sorted(service_host(each.name, namespace, cluster_domain) for each in q.group(_SERVICES_IN, namespace))
+    )
+
+
+def address_ranges(q: Q) -> tuple[str, ...]:
+    """The ranges that virtual addresses of Services and automatic ones are from, sorted: the first 16 bits of each, so
+    that they stay as services come and go."""
+    found = set(q.groups(_RANGES))
+    if q(_hosts_without_address):
+        found.add(AUTO_RANGE)
+    return tuple(sorted(found))
+
+
+def hosts_at(q: Q, address: str) -> tuple[str, ...]:
+    """The hosts that a virtual address stands for, sorted; mostly one."""
+    cluster_domain = q(domain)
+    found = {service_host(each.name, each.namespace, cluster_domain) for each in q.group(_SERVICES_AT, address)}
+    found.update(host.lower() for each in q.group(_ENTRIES_AT, address) for host in each.spec.hosts)
+    if (host := q(_auto_hosts).get(address)) is not None:
+        found.add(host)
+    return tuple(sorted(found))
 
 
 def kubernetes_service(q: Q, namespace: str, name: str) -> MeshService | None:
@@ -269,6 +302,10 @@ def _auto_addresses(q: Q) -> Mapping[str, str]:
     return {host: f"240.240.{(slot + 1) >> 8}.{(slot + 1) & 255}" for slot, host in taken.items()}
 
 
+def _auto_hosts(q: Q) -> Mapping[str, str]:
+    return {address: host for host, address in q(_auto_addresses).items()}
+
+
 def _slot(address: str) -> int | None:
     """The slot of an automatic address; None for any other text."""
     first, _, rest = address.partition("240.240.")
@@ -334,6 +371,19 @@ def _entry_hosts(_key: Ref, entry: ServiceEntry) -> Iterable[str]:
     return [host.lower() for host in entry.spec.hosts]
 
 
+def _cluster_addresses(_key: Ref, found: Service) -> Iterable[str]:
+    return [each for each in (found.spec.cluster_ips or (found.spec.cluster_ip,)) if each and each != "None"]
+
+
+def _ranges(key: Ref, found: Service) -> Iterable[str]:
+    addresses = (each.split(".") for each in _cluster_addresses(key, found))
+    return [f"{parts[0]}.{parts[1]}.0.0/16" for parts in addresses if len(parts) == 4]
+
+
+def _entry_addresses(_key: Ref, found: ServiceEntry) -> Iterable[str]:
+    return found.spec.addresses
+
+
 def _namespace(key: Ref, _value: object) -> Iterable[str]:
     return (key.namespace,)
 
@@ -341,4 +391,8 @@ def _namespace(key: Ref, _value: object) -> Iterable[str]:
 _ENTRY = ref_of(ServiceEntry, "", "").collection
 _BY_HOST: Index[str, ServiceEntry] = Index(_ENTRY, _entry_hosts, "ServiceEntry by host")
 _ENTRIES_IN: Index[str, ServiceEntry] = Index(_ENTRY, _namespace, "ServiceEntry by namespace")
-_SERVICES_IN: Index[str, Service] = Index(ref_of(Service, "", "").collection, _namespace, "Service by namespace")
+_SERVICE = ref_of(Service, "", "").collection
+_SERVICES_IN: Index[str, Service] = Index(_SERVICE, _namespace, "Service by namespace")
+_SERVICES_AT: Index[str, Service] = Index(_SERVICE, _cluster_addresses, "Service by address")
+_ENTRIES_AT: Index[str, ServiceEntry] = Index(_ENTRY, _entry_addresses, "ServiceEntry by address")
+_RANGES: Index[str, Service] = Index(_SERVICE, _ranges, "Service by range")

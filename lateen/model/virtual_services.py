@@ -112,6 +112,11 @@ def mesh_hosts(q: Q, client: Client) -> tuple[str, ...]:
     return tuple(sorted({host for each in seen for host in each.hosts}))
 
 
+def named_hosts(q: Q) -> frozenset[str]:
+    """The hosts and wildcards that VirtualServices for sidecars name, whoever sees them."""
+    return frozenset(host for each in q(_mesh_bindings) for host in each.hosts)
+
+
 def gateway_virtual_services(q: Q, namespace: str, gateway: str) -> tuple[Binding, ...]:
     """The VirtualServices bound to a gateway (`namespace/name`) that routers of a namespace may see, in the order
     in which their rules are joined."""
@@ -127,6 +132,12 @@ def hosts_of(q: Q, ref: Ref) -> tuple[str, ...]:
     """The full host names of a VirtualService."""
     found = get(q, VirtualService, ref.namespace, ref.name)
     return () if found is None else tuple(resolve(each, ref.namespace, q(domain)) for each in found.spec.hosts)
+
+
+def routes_streams(q: Q, ref: Ref) -> bool:
+    """True when a VirtualService has rules for TLS or TCP."""
+    found = get(q, VirtualService, ref.namespace, ref.name)
+    return found is not None and bool(found.spec.tls or found.spec.tcp)
 
 
 def source_keys(q: Q, ref: Ref) -> tuple[str, ...]:

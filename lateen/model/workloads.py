@@ -23,6 +23,8 @@ from lateen.lib.ids import Ref
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 INJECTED_ANNOTATION = "sidecar.istio.io/status"
 TEMPLATES_ANNOTATION = "inject.istio.io/templates"
+DISCOVERY_ANNOTATION = "lateen.io/discovery"
+"""On a Pod: `ON_DEMAND` or `EAGER`, in place of what the mesh says."""
 LOCALITY_LABELS = ("topology.istio.io/locality", "istio-locality")
 CANONICAL_NAME_LABEL = "service.istio.io/canonical-name"
 CANONICAL_REVISION_LABEL = "service.istio.io/canonical-revision"
@@ -118,6 +120,12 @@ def pod_account(q: Q, namespace: str, name: str) -> str:
     """The service account of a Pod."""
     workload = q(pod_workload, namespace, name)
     return workload.service_account if workload is not None else "default"
+
+
+def pod_discovery(q: Q, namespace: str, name: str) -> str:
+    """What a Pod says about how its proxy learns of the mesh; empty when it says nothing."""
+    pod = get(q, Pod, namespace, name)
+    return pod.metadata.annotations.get(DISCOVERY_ANNOTATION, "") if pod is not None else ""
 
 
 def pod_ready(q: Q, namespace: str, name: str) -> bool:

@@ -199,6 +199,7 @@ def _node(spec: BootstrapSpec) -> Json:
         "INTERCEPTION_MODE": "REDIRECT" if spec.kind == "sidecar" else "NONE",
         "LATEEN_VERSION": __version__,
         "LATEEN_MESH_GATEWAY": spec.mesh_gateway,
+        "LATEEN_ON_DEMAND": "true" if spec.kind == "sidecar" else "false",
         "LATEEN_HOST_SOCKETS": ",".join(f"{port}={path}" for port, path in sorted(spec.host_sockets.items())),
     }
     node: Json = {

@@ -79,6 +79,7 @@ def parse_node(node: Node) -> Proxy:
         capabilities=Capabilities(
             host_sockets=_host_sockets(_text(metadata, "LATEEN_HOST_SOCKETS")),
             mesh_gateway=_mesh_gateway(_text(metadata, "LATEEN_MESH_GATEWAY")),
+            on_demand=_text(metadata, "LATEEN_ON_DEMAND") == "true",
         ),
     )
 

@@ -35,11 +35,15 @@ class Reader(Protocol):
         audience. `listed`: the name came or went."""
         ...
 
+    def renamed(self, type_index: int, asked: str, name: str) -> None:
+        """Another resource than before answers to a name that the client asked for."""
+        ...
+
 
 @dataclass(eq=False, slots=True)
 class Entry:
     """One resource of one Scope. `good` is the newest version a client accepted; `refusal` what one said of `current`
-    before anybody accepted it."""
+    before anybody accepted it, `stand_in` what clients get then that never had a good one."""
 
     type_index: int
     scope: Scope
@@ -47,6 +51,7 @@ class Entry:
     current: Resource | None = None
     failed: bool = False
     good: Resource | None = None
+    stand_in: Resource | None = None
     refusal: str = ""
     inputs: Mapping[Ref, Any] = field(default_factory=dict[Ref, Any])
     good_inputs: Mapping[Ref, Any] = field(default_factory=dict[Ref, Any])
@@ -58,7 +63,7 @@ class Entry:
     @property
     def serving(self) -> Resource | None:
         """What clients get."""
-        return self.good if self.refusal else self.current
+        return (self.good or self.stand_in) if self.refusal else self.current
 
     @property
     def version(self) -> str | None:
@@ -78,6 +83,15 @@ class Entry:
 
 
 @dataclass(eq=False, slots=True)
+class Alias:
+    """A name that clients of one Scope asked for, and the name of the resource behind it."""
+
+    name: str
+    handle: Handle[str]
+    askers: dict[Reader, None] = field(default_factory=dict["Reader", None])
+
+
+@dataclass(eq=False, slots=True)
 class Audience:
     """The streams of one Scope, their resources by type, and who has a wildcard on which type."""
 
@@ -86,6 +100,7 @@ class Audience:
     wildcard: list[dict[Reader, None]]
     names: list[Handle[tuple[str, ...]] | None]
     listed: list[frozenset[str]]
+    aliases: dict[tuple[int, str], Alias] = field(default_factory=dict[tuple[int, str], Alias])
     streams: int = 0
 
 
@@ -138,6 +153,35 @@ class Catalogue:
         entry.askers[reader] = None
         self.uses.touch(entry.inputs)
         reader.changed(type_index, name, None)
+
+    def ask_by(self, reader: Reader, audience: Audience, type_index: int, asked: str) -> str:
+        """Makes a stream one that is told which resource a name stands for; the name of that resource."""
+        alias = audience.aliases.get((type_index, asked))
+        if alias is None:
+            resolve = self.types[type_index].resolve
+            assert resolve is not None
+            handle = self._pump.watch(lambda: self._rename(audience, type_index, asked), resolve, audience.scope, asked)
+            alias = audience.aliases[type_index, asked] = Alias(handle.value(), handle)
+        alias.askers[reader] = None
+        return alias.name
+
+    def unask_by(self, reader: Reader, audience: Audience, type_index: int, asked: str) -> None:
+        """The inverse of `ask_by`."""
+        alias = audience.aliases[type_index, asked]
+        alias.askers.pop(reader, None)
+        if not alias.askers:
+            alias.handle.close()
+            del audience.aliases[type_index, asked]
+
+    def _rename(self, audience: Audience, type_index: int, asked: str) -> None:
+        alias = audience.aliases[type_index, asked]
+        try:
+            alias.name = alias.handle.value()
+        except Exception:  # a bug: clients keep what they have
+            log.exception("name query failed", type=self.types[type_index].short, asked=asked)
+            return
+        for reader in list(alias.askers):
+            reader.renamed(type_index, asked, alias.name)
 
     def leave(self, reader: Reader, audience: Audience, type_index: int) -> None:
         """The inverse of `join`."""
@@ -310,6 +354,8 @@ class Catalogue:
             return False
         if not entry.refusal:
             entry.refusal = error
+            instead = self.types[entry.type_index].instead
+            entry.stand_in = instead(entry.current) if instead is not None else None
             self._announce(entry)
         return True
 

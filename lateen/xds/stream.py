@@ -21,19 +21,22 @@ from hashlib import blake2b
 from typing import Final, Literal
 
 import structlog
+from msgspec.structs import replace
 
 from lateen.envoy.resource import Resource
 from lateen.intent.scope import Proxy, Scope
 from lateen.lib.ids import Ref
 from lateen.xds.catalogue import Catalogue, Entry
+from lateen.xds.demand import Demand, in_steps
 from lateen.xds.lags import NOTHING, Lag, Lags
 from lateen.xds.pump import Handle, Pump
 from lateen.xds.subscription import UNKNOWN, Offer, Subscription
-from lateen.xds.wire import delta_response, sotw_response
+from lateen.xds.wire import delta_chunk, delta_response, sotw_response
 
 CLUSTER: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 ENDPOINT: Final = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 SECRET: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
+VIRTUAL_HOST: Final = "type.googleapis.com/envoy.config.route.v3.VirtualHost"
 WARMING: Final = (ENDPOINT, SECRET)
 """Types a cluster needs to get warm. Envoy answers for a cluster only when it is warm, so these never wait for it."""
 BARRIER_S: Final = 1.0
@@ -104,8 +107,13 @@ class Stream:
         self._index = {each.type_url: index for index, each in enumerate(self._types)}
         self._clusters = self._index.get(CLUSTER)
         self._endpoints = self._index.get(ENDPOINT)
+        self._hosts = self._index.get(VIRTUAL_HOST)
         self._scope = scope(self._rescope)
+        self._sated = False  # it gets everything, whatever it could do
         self._audience = catalogue.enter(self._scope.value())
+        self._demand = Demand(
+            self, catalogue, self.subscriptions, lambda: self._audience, self._clusters, self._give_everything
+        )
         self._bodies: dict[int, dict[str, Resource]] = {}  # sotw: what the client has
         self._offered: dict[int, dict[str, Resource]] = {}  # sotw: what is in flight
         self._trials: dict[int, Trial] = {}
@@ -165,15 +173,21 @@ class Stream:
             subscribe = ("*",)
         if known is None and request.versions:
             subscription.resume(request.versions)
+            if self._demand.names(index):
+                subscription.withdrawn.update(request.versions)
             self._keep_until = asyncio.get_running_loop().time() + SETTLE_S
         yield from self._unsubscribe(index, subscription, unsubscribe)
         yield from self._subscribe(index, subscription, subscribe)
 
     def _subscribe(self, index: int, subscription: Subscription, names: tuple[str, ...]) -> Iterator[None]:
-        subscription.subscribe(names)
+        by_name = self._demand.names(index)
+        subscription.subscribe(each for each in names if each == "*" or not by_name)
         for name in names:
             if name == "*":
                 yield from self._catalogue.join(self, self._audience, index)
+            elif by_name:
+                self._demand.ask(index, name)
+                yield
             else:
                 self._catalogue.ask(self, self._audience, index, name)
                 yield
@@ -183,8 +197,11 @@ class Stream:
         for name in names:
             if name == "*":
                 self._catalogue.leave(self, self._audience, index)
-            else:
+            elif self._demand.names(index):
+                self._demand.unask(index, name)
+            elif not subscription.named(name):
                 self._catalogue.unask(self, self._audience, index, name)
+                self._demand.renew(index, name)
             yield
         if names:
             self.lags.settle(index, subscription.wants)
@@ -226,7 +243,24 @@ class Stream:
             held = NOTHING if before is None else self._pump.drained
             self.lags.note(type_index, name, held, asyncio.get_running_loop().time(), before or (), listed)
             subscription.dirty.add(name)
+            self._demand.renew(type_index, name)
             self._events.ready(self)
+
+    def renamed(self, type_index: int, asked: str, name: str) -> None:
+        """Another resource answers to a name that the client asked for."""
+        self._demand.renamed(type_index, asked, name)
+        self._events.ready(self)
+
+    @property
+    def sated(self) -> bool:
+        """True for a client that asked for so many unknown names that it now gets everything at once."""
+        return self._sated
+
+    def _give_everything(self) -> None:
+        if not self._sated:
+            self._sated = True
+            log.warning("too many unknown names", proxy=f"{self.proxy.namespace}/{self.proxy.name}")
+            self._rescope()
 
     def _rescope(self) -> None:
         self._do(self._move)
@@ -237,8 +271,11 @@ class Stream:
         except Exception:  # a bug: the client stays what it was
             log.exception("scope query failed", proxy=f"{self.proxy.namespace}/{self.proxy.name}")
             return
+        if self._sated:
+            scope = replace(scope, on_demand=False)
         if scope == self._audience.scope or self._closed:
             return
+        asks = self._demand.leave()
         before, after = self._audience, self._catalogue.enter(scope)
         self._audience = after
         for index, subscription in self.subscriptions.items():
@@ -252,9 +289,11 @@ class Stream:
                 self._catalogue.ask(self, after, index, name)
                 self._catalogue.unask(self, before, index, name)
                 yield
+        yield from in_steps(asks, self._demand)
         self._catalogue.exit(before)
 
     def _detach(self) -> Iterator[None]:
+        self._demand.leave()
         for index, subscription in self.subscriptions.items():
             yield from self._unsubscribe(index, subscription, tuple(subscription.asked))
             self._catalogue.leave(self, self._audience, index)
@@ -342,7 +381,7 @@ class Stream:
         blocked = False
         for index in sorted(self.subscriptions):
             subscription = self.subscriptions[index]
-            if blocked and self._types[index].type_url not in WARMING:
+            if blocked and self._types[index].type_url not in (*WARMING, VIRTUAL_HOST):
                 continue
             if subscription.in_flight is not None:
                 blocked = blocked or self._blocks(subscription)
@@ -350,7 +389,8 @@ class Stream:
             if (trial := self._trials.get(index)) is not None:
                 self._send(index, subscription, {trial.resource.name: trial.resource}, (), trial=True)
                 continue
-            sends, removes = subscription.plan(lambda name, index=index: self._version(index, name))
+            waits = self._wait_for_clusters if index == self._hosts else None
+            sends, removes = subscription.plan(lambda name, index=index: self._version(index, name), waits)
             if self.protocol == "sotw" and not self._types[index].wildcard:
                 subscription.gone(removes)
                 removes = []
@@ -367,6 +407,17 @@ class Stream:
             self._remove(deferred)
         for index in self.subscriptions:
             self.lags.settle(index, self._waits(index))
+
+    def _wait_for_clusters(self, host: str) -> bool:
+        """True for a virtual host some cluster of which has not been sent."""
+        entry = self._audience.entries[self._hosts or 0].get(host)
+        made = entry.serving if entry is not None else None
+        early = [self.subscriptions[each] for each in (self._clusters, self._endpoints) if each in self.subscriptions]
+        now = asyncio.get_running_loop().time()
+        in_flight = [each.in_flight for each in early if each.in_flight is not None]
+        if made is None or not any(now < each.sent_at + BARRIER_S for each in in_flight):
+            return False
+        return any(cluster in each.dirty for each in early for cluster in made.clusters)
 
     def _blocks(self, subscription: Subscription) -> bool:
         """True while this type has more to send than is in flight, for a while: Envoy answers for clusters when they
@@ -394,7 +445,7 @@ class Stream:
     def _version(self, index: int, name: str) -> str | None:
         entry = self._audience.entries[index].get(name)
         subscription = self.subscriptions[index]
-        if entry is None or not (name in subscription.asked or (subscription.wildcard and entry.wildcard)):
+        if entry is None or not (subscription.named(name) or (subscription.wildcard and entry.wildcard)):
             return None
         version = entry.version
         if version and subscription.held.get(name) == version:
@@ -445,6 +496,8 @@ class Stream:
         self._events.sent(row.short)
 
     def _chunk(self, index: int, resource: Resource) -> bytes:
+        if aliases := self.subscriptions[index].aliases.get(resource.name):
+            return delta_chunk(self._types[index].type_url, resource, sorted(aliases - {resource.name}))
         entry = self._audience.entries[index].get(resource.name) or Entry(index, self._audience.scope, resource.name)
         return entry.chunk(self._types[index].type_url, resource, self.protocol == "delta")
 
@@ -453,7 +506,7 @@ class Stream:
         endpoints = self.subscriptions.get(index) if index is not None else None
         if index is None or endpoints is None:
             return
-        for name in sent:
+        for name in (made.endpoints or each for each, made in sent.items()):
             if name in endpoints.asked:
                 endpoints.force(name)
             elif clusters.answered:

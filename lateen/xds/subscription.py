@@ -21,6 +21,8 @@ WILDCARD: Final = "*"
 UNKNOWN: Final = ""
 """The version of a resource that could not be made: nothing is said about it."""
 
+Need = tuple[int, str]
+"""Type and name of a resource that another one has to be there for."""
 VersionOf = Callable[[str], str | None]
 """Version of a resource for this client by name; None when there is none, UNKNOWN when that is not known."""
 
@@ -40,10 +42,17 @@ class Offer:
 
 @dataclass(slots=True)
 class Subscription:
-    """One client, one type."""
+    """One client, one type.
+
+    `asked` are names of resources; `aliases` the other names by which the client asked for one, `needed` what it gets
+    because another resource needs it, `withdrawn` what it got in one of these ways and is to have no longer.
+    """
 
     wildcard: bool = False
     asked: set[str] = field(default_factory=set[str])
+    aliases: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
+    needed: dict[str, set[Need]] = field(default_factory=dict[str, set[Need]])
+    withdrawn: set[str] = field(default_factory=set[str])
     held: dict[str, str] = field(default_factory=dict[str, str])
     refused: dict[str, str] = field(default_factory=dict[str, str])
     dirty: set[str] = field(default_factory=set[str])
@@ -100,7 +109,21 @@ class Subscription:
 
     def wants(self, name: str) -> bool:
         """True when the client is to get this name if it exists."""
-        return self.wildcard or name in self.asked
+        return self.wildcard or self.named(name)
+
+    def named(self, name: str) -> bool:
+        """True when the client asked for this very name, or gets it along with another."""
+        return name in self.asked or name in self.needed
+
+    def hold(self, name: str) -> None:
+        """The client gets this name in some way."""
+        self.withdrawn.discard(name)
+        self.dirty.add(name)
+
+    def withdraw(self, name: str) -> None:
+        """The client is to lose this name, which it never asked for by itself."""
+        self.withdrawn.add(name)
+        self.dirty.add(name)
 
     # -- what it should get ---------------------------------------------------------------------------------
 
@@ -109,20 +132,24 @@ class Subscription:
         self.forced.add(name)
         self.dirty.add(name)
 
-    def plan(self, version_of: VersionOf) -> tuple[list[str], list[str]]:
-        """Names to send and names to remove now; settled names stop being dirty."""
+    def plan(self, version_of: VersionOf, waits: Callable[[str], bool] | None = None) -> tuple[list[str], list[str]]:
+        """Names to send and names to remove now; settled names stop being dirty. Nothing is removed while a name
+        `waits` for something else to be sent first: it may be what takes the place of the other."""
         while self.groups:
             plan = self._plan(self.groups[0] & self.dirty, version_of)
             if any(plan):
                 return plan
             self.groups.popleft()
-        return self._plan(set(self.dirty), version_of)
+        ready = set(self.dirty) if waits is None else {name for name in self.dirty if not waits(name)}
+        late = len(ready) < len(self.dirty)
+        sends, removes = self._plan(ready, version_of)
+        return sends, [] if late else removes
 
     def _plan(self, names: Collection[str], version_of: VersionOf) -> tuple[list[str], list[str]]:
         sends: list[str] = []
         removes: list[str] = []
         for name in names:
-            version = version_of(name) if self.wants(name) else UNKNOWN
+            version = version_of(name) if self.wants(name) else None if name in self.withdrawn else UNKNOWN
             if version is None and (name in self.held or name in self.forced):
                 removes.append(name)
             elif version and (name in self.forced or version not in (self.held.get(name), self.refused.get(name))):
@@ -130,6 +157,7 @@ class Subscription:
             else:
                 self.dirty.discard(name)
                 self.forced.discard(name)
+                self.withdrawn.discard(name)
         return sorted(sends), sorted(removes)
 
     def offer(self, offer: Offer) -> None:
@@ -140,6 +168,7 @@ class Subscription:
         for name in (*offer.sent, *offer.removed):
             self.dirty.discard(name)
             self.forced.discard(name)
+            self.withdrawn.discard(name)
 
     def gone(self, names: Iterable[str]) -> None:
         """Notes names as absent at the client without a word (sotw has none for a single name)."""
@@ -175,7 +204,7 @@ class Subscription:
         if offer is None:
             return None
         for name, version in offer.sent.items():
-            if self.wants(name):
+            if self.wants(name) or name in self.withdrawn:
                 self.held[name] = version
             self.refused.pop(name, None)
             self.errors.pop(name, None)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from lateen.envoy.resource import Resource
 
 _ANY_TYPE_URL, _ANY_VALUE = 1, 2
-_RESOURCE_VERSION, _RESOURCE_BODY, _RESOURCE_NAME = 1, 2, 3
+_RESOURCE_VERSION, _RESOURCE_BODY, _RESOURCE_NAME, _RESOURCE_ALIASES = 1, 2, 3, 4
 _DELTA_SYSTEM_VERSION, _DELTA_RESOURCES, _DELTA_TYPE_URL, _DELTA_NONCE, _DELTA_REMOVED = 1, 2, 4, 5, 6
 _SOTW_VERSION, _SOTW_RESOURCES, _SOTW_TYPE_URL, _SOTW_NONCE = 1, 2, 4, 5
 
@@ -41,12 +41,12 @@ def _any(type_url: str, body: bytes) -> bytes:
     return _text(_ANY_TYPE_URL, type_url) + _bytes(_ANY_VALUE, body)
 
 
-def delta_chunk(type_url: str, resource: Resource) -> bytes:
-    """The resource as one element of DeltaDiscoveryResponse.resources, with its tag."""
+def delta_chunk(type_url: str, resource: Resource, aliases: Iterable[str] = ()) -> bytes:
+    """The resource as one element of DeltaDiscoveryResponse.resources, with its tag; `aliases` are other names that a
+    client asked for it by."""
     body = _bytes(_RESOURCE_BODY, _any(type_url, resource.body))
-    return _bytes(
-        _DELTA_RESOURCES, _text(_RESOURCE_VERSION, resource.version) + body + _text(_RESOURCE_NAME, resource.name)
-    )
+    names = b"".join([_text(_RESOURCE_NAME, resource.name), *(_text(_RESOURCE_ALIASES, each) for each in aliases)])
+    return _bytes(_DELTA_RESOURCES, _text(_RESOURCE_VERSION, resource.version) + body + names)
 
 
 def sotw_chunk(type_url: str, resource: Resource) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 import yaml
@@ -12,21 +13,42 @@ from lateen.lib.findings import Level
 from tests.coverage.case import REFUSED, Case, Refusal
 from tests.coverage.cases import cases, refusals
 from tests.coverage.fields import Json, with_value
-from tests.lab.lab import Lab, Refused
+from tests.lab.lab import Lab, Refused, Station
+from tests.lab.served import ServedStation
 
-CASES = [pytest.param(each, id=each.id, marks=[pytest.mark.long] if each.long else []) for each in cases()]
+CASES = [
+    *(pytest.param(Station, each, id=each.id, marks=[pytest.mark.long] if each.long else []) for each in cases()),
+    *(
+        pytest.param(
+            ServedStation,
+            each,
+            id=f"on demand {each.id}",
+            marks=[pytest.mark.long] if each.long or each.kind != "VirtualService" else [],
+        )
+        for each in cases()
+    ),
+]
+"""Each field with a proxy that gets everything, and with one that asks for what it needs."""
 REFUSALS = [pytest.param(each, id=each.id) for each in refusals()]
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
+def labs() -> Iterator[Callable[[type[Station]], Lab]]:
+    with ExitStack() as stack:
+        made: dict[type[Station], Lab] = {}
+
+        def lab(sidecar: type[Station]) -> Lab:
+            if sidecar not in made:
+                made[sidecar] = stack.enter_context(Lab(sidecar))
+            return made[sidecar]
+
+        yield lab
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_field(lab: Lab, case: Case) -> None:
+@pytest.mark.parametrize(("sidecar", "case"), CASES)
+def test_field(labs: Callable[[type[Station]], Lab], sidecar: type[Station], case: Case) -> None:
     assert case.before != case.after
+    lab = labs(sidecar)
     for document, outcome in ((case.document, case.before), (case.changed, case.after)):
         wrong = [each for each in check_raw(document) if each.level is Level.ERROR or each.code == "LTN0001"]
         assert not wrong, f"{document}: {wrong}"

@@ -26,7 +26,6 @@ from typing import Any
 
 import dns.message
 import dns.rrset
-from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 
 from lateen.api.objects import transaction
 from lateen.api.struct import Object
@@ -88,15 +87,21 @@ class Refused(Exception):
 class Station(Validator):
     """One Envoy and the scope it is configured for. The first one makes the namespace, others join it."""
 
-    def __init__(self, scope: Scope, join: Station | None = None) -> None:
+    def __init__(self, scope: Scope, certificates: Certificates, join: Station | None = None) -> None:
         self._join = join
+        self._certificates = certificates
         self.scope = scope
         self.graph = Graph()
         self._objects: list[Object] = []
         super().__init__()
 
     def bootstrap(self, xds: Path) -> Json:
-        """The proxy's own connections are marked, so that redirection lets them out."""
+        """The proxy's own connections are marked, so that redirection lets them out. Its certificate and trust are
+        those of the lab."""
+        own, root = self._identity["default"], self._identity["ROOTCA"]
+        own.tls_certificate.certificate_chain.inline_string = self._certificates.read("workload.pem")
+        own.tls_certificate.private_key.inline_string = self._certificates.read("workload.key")
+        root.validation_context.trusted_ca.inline_string = self._certificates.read("root.pem")
         option = {"level": 1, "name": 36, "int_value": PROXY, "state": "STATE_PREBIND"}
         return {
             **super().bootstrap(xds),
@@ -109,14 +114,6 @@ class Station(Validator):
             },
             "cluster_manager": {"upstream_bind_config": {"socket_options": [option]}},
         }
-
-    def identify(self, certificates: Certificates) -> None:
-        """Gives the proxy the workload certificate and the trust of the lab."""
-        own, root = Secret(name="default"), Secret(name="ROOTCA")
-        own.tls_certificate.certificate_chain.inline_string = certificates.read("workload.pem")
-        own.tls_certificate.private_key.inline_string = certificates.read("workload.key")
-        root.validation_context.trusted_ca.inline_string = certificates.read("root.pem")
-        self._identity = {"default": own, "ROOTCA": root}
 
     def start(self, bootstrap: Json) -> Envoy:
         """Starts Envoy in the namespace."""
@@ -178,20 +175,18 @@ class Station(Validator):
 class Lab:
     """The world. Use it as a context manager; `configure` adds a test's YAML to what is always there."""
 
-    def __init__(self) -> None:
+    def __init__(self, sidecar: type[Station] = Station) -> None:
         self.directory = short_directory()
         self.certificates = Certificates(self.directory)
         self._objects: dict[Ref, Object] = {}
         locality = Locality("east", "a", "1")
         labels = (("app", "app"), ("version", "v1"))
-        self.sidecar = Station(Scope(ProxyKind.SIDECAR, "default", labels, locality=locality))
+        self.sidecar = sidecar(Scope(ProxyKind.SIDECAR, "default", labels, locality=locality), self.certificates)
         self._listening: list[socket.socket] = []
         try:
             self._prepare()
             router = Scope(ProxyKind.ROUTER, "istio-system", (("istio", "ingressgateway"),), locality=locality)
-            self.gateway = Station(router, self.sidecar)
-            for each in (self.sidecar, self.gateway):
-                each.identify(self.certificates)
+            self.gateway = Station(router, self.certificates, self.sidecar)
             mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._control = mine
             self._sockets = subprocess.Popen(

@@ -164,7 +164,8 @@ class MeshProxyConfig(Struct, frozen=True):
 
 
 class MeshConfig(Struct, frozen=True):
-    """Settings of the whole mesh. `cluster_domain` is lateen's own; Istio has it as a flag."""
+    """Settings of the whole mesh. `cluster_domain` is lateen's own (Istio has it as a flag), as is `discovery`: whether
+    sidecars get what their workload calls when it calls it, or everything it may call at once."""
 
     access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
     access_log_file: str = ""
@@ -182,6 +183,7 @@ class MeshConfig(Struct, frozen=True):
     default_service_export_to: tuple[str, ...] = ("*",)
     default_traffic_policy: DefaultTrafficPolicy | None = None
     default_virtual_service_export_to: tuple[str, ...] = ("*",)
+    discovery: Literal["ON_DEMAND", "EAGER"] = "ON_DEMAND"
     disable_envoy_listener_log: bool | None = None
     discovery_selectors: tuple[LabelSelector, ...] = ()
     dns_refresh_rate: Duration = seconds(60)

@@ -1,0 +1,81 @@
+"""Virtual hosts one by one (VHDS), for proxies that ask for what their workload calls.
+
+A virtual host is named `TABLE/HOST`, as is the message in it: Envoy removes by that name. It says which clusters it
+sends to, so that they are there before it, and which other hosts a wildcard of its hides from the proxy's questions.
+A name that nobody has gets a virtual host too: a request without an answer would wait for ever.
+
+Source: https://www.envoyproxy.io/docs/envoy/latest/configuration/other_features/vhds
+"""
+
+from __future__ import annotations
+
+from envoy.config.route.v3.route_components_pb2 import VirtualHost
+
+from lateen.engine import Q
+from lateen.envoy.resource import Resource, resource
+from lateen.envoy.route import sidecar_routes, unknown_routes
+from lateen.envoy.virtual_host import encoded_virtual_host
+from lateen.intent.on_demand import SEPARATOR, below, find_host, split_name, table_host, without_port
+from lateen.intent.route_table import ServiceHost
+from lateen.intent.scope import Scope
+from lateen.model.virtual_services import MESH, reader
+from lateen.model.visibility import Client, client_of
+from lateen.model.workloads import Labels
+
+
+def virtual_host_names(_q: Q, _scope: Scope) -> tuple[str, ...]:
+    """None: virtual hosts are given to those who ask."""
+    return ()
+
+
+def virtual_host_resource(q: Q, scope: Scope, name: str) -> Resource | None:
+    """A virtual host by its name; None for the name of something else."""
+    if not scope.on_demand or (parts := split_name(name)) is None:
+        return None
+    port, host = parts
+    client = q(client_of, scope.namespace, scope.labels, scope.router)
+    entry = q(table_host, client, host, port)
+    if entry is not None:
+        ref = entry.virtual_service
+        labels = q(reader, ref, MESH, client.namespace, scope.labels).labels if ref is not None else ()
+        if (found := q(known_host, client, labels, entry)) is not None:
+            return found
+    return q(unknown_host, client, port, host)
+
+
+def canonical_name(q: Q, scope: Scope, asked: str) -> str:
+    """The name of the virtual host that answers to a name that was asked for."""
+    if not scope.on_demand or (parts := split_name(asked)) is None:
+        return asked
+    port, host = parts[0], without_port(parts[1])
+    client = q(client_of, scope.namespace, scope.labels, scope.router)
+    return f"{port}{SEPARATOR}{q(find_host, client, port, host) or host}"
+
+
+def known_host(q: Q, client: Client, labels: Labels, entry: ServiceHost) -> Resource | None:
+    """The virtual host of a service, or of a name of a VirtualService; None for a name without routes."""
+    found = q(sidecar_routes, client, labels, entry.host, entry.port, entry.virtual_service)
+    if not found.body:
+        return None
+    name = f"{entry.port}{SEPARATOR}{entry.host}"
+    body = encoded_virtual_host(name, entry.domains, found.body)
+    together = tuple(f"{entry.port}{SEPARATOR}{each}" for each in q(below, client, entry))
+    return resource(name, body, found.origins, found.clusters, together)
+
+
+def unknown_host(q: Q, client: Client, port: int, host: str) -> Resource:
+    """The virtual host for a name nobody knows."""
+    name = f"{port}{SEPARATOR}{host}"
+    return resource(name, encoded_virtual_host(name, (host,), q(unknown_routes, client)))
+
+
+def refusing(made: Resource) -> Resource:
+    """In place of a virtual host that Envoy does not take: the same names, answered with 500."""
+    host = VirtualHost.FromString(made.body)
+    del host.routes[:]
+    route = host.routes.add()
+    route.match.prefix = "/"
+    route.direct_response.status = 500
+    return resource(
+        made.name, VirtualHost(name=host.name, domains=host.domains, routes=host.routes).SerializeToString()
+    )

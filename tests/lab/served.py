@@ -1,0 +1,86 @@
+"""A sidecar of the lab that talks to lateen's own xDS server and asks for what it needs, on demand.
+
+Same world, same tests: what a workload sees must not depend on how its proxy learns of the mesh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from lateen.api.objects import transaction
+from lateen.api.struct import Object
+from lateen.engine import Graph
+from lateen.envoy.types import TYPES
+from lateen.intent.scope import Scope
+from lateen.lib.ids import Ref
+from lateen.xds.auth import Believing
+from lateen.xds.nack import Refusal
+from lateen.xds.server import XdsServer
+from tests.envoy.harness import Json, serving
+from tests.lab.certificates import Certificates
+from tests.lab.lab import READY_S, Refused, Station
+
+
+class ServedStation(Station):
+    """A Station whose configuration comes by an XdsServer in a thread of its own."""
+
+    def __init__(self, scope: Scope, certificates: Certificates, join: Station | None = None) -> None:
+        self._refusals: list[Refusal] = []
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),), daemon=True)
+        self._serving = threading.Event()
+        super().__init__(scope, certificates, join)
+
+    def bootstrap(self, xds: Path) -> Json:
+        """Certificates come from where they always do."""
+        self._address = xds.with_name("ads.sock")
+        self._thread.start()
+        assert self._serving.wait(READY_S)
+        made = super().bootstrap(xds)
+        for cluster in made["static_resources"]["clusters"]:
+            if cluster["name"] == "xds-grpc":
+                endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+                endpoint["address"]["pipe"]["path"] = str(self._address)
+        return made
+
+    async def _serve(self) -> None:
+        scope = replace(self.scope, on_demand=True)
+        self.server = XdsServer(Graph(), TYPES, lambda _q, _proxy: scope, Believing(), on_nack=self._refusals.append)
+        async with serving(self.server, f"unix:{self._address}"):
+            self._serving.set()
+            await self._stop.wait()
+
+    def close(self) -> None:
+        """Ends Envoy and both servers."""
+        super().close()
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(READY_S)
+        self._loop.close()
+
+    def configure(self, wanted: list[Object]) -> None:
+        """Replaces the configuration and waits until Envoy uses all of it; Refused for what it does not take."""
+        gone = {each.ref for each in self._objects} - {each.ref for each in wanted}
+        self._objects = wanted
+        self._refusals.clear()
+        asyncio.run_coroutine_threadsafe(self._change(wanted, gone), self._loop).result(2 * READY_S)
+        deadline = time.monotonic() + READY_S
+        while missing := self._warming():
+            assert time.monotonic() < deadline, f"not in use: {missing}"
+            time.sleep(0.005)
+        if self._refusals:
+            raise Refused("; ".join(each.error for each in self._refusals))
+
+    async def _change(self, wanted: list[Object], gone: set[Ref]) -> None:
+        revision = self.server.pump.graph.revision
+        self.server.pump.submit(transaction(wanted, gone))
+        async with asyncio.timeout(READY_S):
+            while not (proxies := self.server.proxies()) or any(
+                each.acked_revision <= revision or len(each.types) < 2 for each in proxies
+            ):
+                await asyncio.sleep(0.002)
