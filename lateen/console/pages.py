@@ -38,7 +38,7 @@ code { font-size: .9em } p.none { color: #60666c }
 .error, .REFUSED { color: #ff8a7a } .warning, .STALE { color: #e8b04c } .SYNCED, .ok { color: #6fcf97 } }
 """
 
-_TYPES = ("CDS", "EDS", "ECDS", "LDS", "RDS", "SDS")
+_TYPES = ("CDS", "EDS", "ECDS", "LDS", "RDS", "VHDS", "SDS")
 
 
 def pages(mesh: Mesh) -> Starlette:

@@ -338,6 +338,17 @@ class Stream:
 
         return behind
 
+    def holds(self, type_url: str) -> list[Resource]:
+        """The resources of a type as the client has them, by name; those of an older content are left out."""
+        index = self._index.get(type_url)
+        subscription = self.subscriptions.get(index) if index is not None else None
+        found: list[Resource] = []
+        for name, version in sorted(subscription.held.items() if subscription is not None else ()):
+            entry = self._audience.entries[index or 0].get(name)
+            made = (entry.current, entry.good, entry.stand_in) if entry is not None else ()
+            found += [each for each in made if each is not None and each.version == version][:1]
+        return found
+
     def objection(self, index: int, name: str) -> str:
         """Envoy's words against what a name is now; empty when nobody refuses it."""
         entry = self._audience.entries[index].get(name)

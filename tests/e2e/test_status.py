@@ -1,4 +1,7 @@
-"""Conditions against what the real proxies hold, and rollback to byte-identical configuration."""
+"""Conditions against what the real proxies hold, and rollback to byte-identical configuration.
+
+The proxies get everything at once here, so that every object concerns several of them.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,11 @@ import asyncio
 import json
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from lateen.apiserver.client import Client, Listing
 from lateen.cli.waiting import verdict
@@ -15,6 +21,12 @@ from tests.e2e.mesh import Mesh, eventually, say
 from tests.e2e.proxies import Stopped, dump, with_proxies
 
 Json = dict[str, Any]
+_EAGER = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "discovery: EAGER"}
+"""
 _ISTIO = "networking.istio.io/v1"
 
 
@@ -73,13 +85,25 @@ async def live(mesh: Mesh, document: Json) -> tuple[str, float]:
     raise AssertionError
 
 
-def test_programmed_is_true_exactly_when_every_proxy_that_needs_it_holds_it(bookinfo: Mesh, capsys: Any) -> None:
+@pytest.fixture
+def eager(bookinfo: Mesh, tmp_path: Path) -> Iterator[Mesh]:
+    """The mesh with proxies that hold everything."""
+    file = tmp_path / "mesh.yaml"
+    file.write_text(_EAGER)
+    bookinfo.apply(file)
+    eventually(lambda: len(holding(bookinfo, "outbound|9080||details")), lambda count: count == 7, 10)
+    eventually(lambda: holding(bookinfo, "draining_state"), lambda pods: not pods, 20)
+    yield bookinfo
+    bookinfo.lateen("delete", "-f", str(file))
+
+
+def test_programmed_is_true_exactly_when_every_proxy_that_needs_it_holds_it(eager: Mesh, capsys: Any) -> None:
     chance = random.Random(9)
     took: list[float] = []
     for number in range(1, 9):
         document = chance.choice((route, rule))(chance.choice(("reviews", "ratings", "details")), number)
-        line, seconds = asyncio.run(live(bookinfo, document))
-        have = holding(bookinfo, marker(document, number))
+        line, seconds = asyncio.run(live(eager, document))
+        have = holding(eager, marker(document, number))
         assert line == f"live on {len(have)} of {len(have)} proxies", (document, sorted(have))
         assert have
         took.append(seconds)
@@ -89,48 +113,48 @@ def test_programmed_is_true_exactly_when_every_proxy_that_needs_it_holds_it(book
     )
 
 
-def test_a_stopped_proxy_holds_it_back_and_is_named(bookinfo: Mesh) -> None:
+def test_a_stopped_proxy_holds_it_back_and_is_named(eager: Mesh) -> None:
     chance = random.Random(10)
     for number in (101, 102):
-        victim = chance.choice([pod for pod in with_proxies(bookinfo) if "gateway" not in pod.name])
+        victim = chance.choice([pod for pod in with_proxies(eager) if "gateway" not in pod.name])
         document = chance.choice((route, rule))("reviews", number)
         with Stopped(victim):
-            done = bookinfo.lateen("apply", "--wait", "--timeout", "1", "-f", "-", stdin=json.dumps(document), expect=3)
+            done = eager.lateen("apply", "--wait", "--timeout", "1", "-f", "-", stdin=json.dumps(document), expect=3)
             assert "not live after 1 s" in done.stderr
-            condition = programmed(bookinfo, document)
+            condition = programmed(eager, document)
             assert (condition["status"], condition["reason"]) == ("False", "Pending")
             assert f"{victim.name}.default" in condition["message"]
-            others = holding(bookinfo, marker(document, number), but=victim.name)
+            others = holding(eager, marker(document, number), but=victim.name)
             assert condition["message"].startswith(f"live on {len(others)} of {len(others) + 1} proxies")
-            assert f"{victim.name}.default behind for" in bookinfo.lateen("status", expect=None).stdout
-        bookinfo.lateen("wait", f"{document['kind']}/reviews")
-        assert holding(bookinfo, marker(document, number)) == others | {victim.name}
+            assert f"{victim.name}.default behind for" in eager.lateen("status", expect=None).stdout
+        eager.lateen("wait", f"{document['kind']}/reviews")
+        assert holding(eager, marker(document, number)) == others | {victim.name}
 
 
-def test_what_proxies_refuse_is_said_everywhere(bookinfo: Mesh, tmp_path: Path) -> None:
+def test_what_proxies_refuse_is_said_everywhere(eager: Mesh, tmp_path: Path) -> None:
     good, bad = route("ratings", 201), route("reviews", 202)
-    asyncio.run(live(bookinfo, route("reviews", 203)))
+    asyncio.run(live(eager, route("reviews", 203)))
     bad["spec"]["http"][0]["headers"] = {"response": {"set": {"x": "%PROTOCOL(x)%"}}}
     file = tmp_path / "both.yaml"
     file.write_text("\n---\n".join(json.dumps(each) for each in (good, bad)))
-    done = bookinfo.lateen("apply", "--wait", "-f", str(file), expect=1)
+    done = eager.lateen("apply", "--wait", "-f", str(file), expect=1)
     assert "LTN0020" in done.stderr, done
-    done = bookinfo.lateen("wait", "vs/reviews", expect=1)
+    done = eager.lateen("wait", "vs/reviews", expect=1)
     assert "PROTOCOL" in done.stderr
-    bookinfo.lateen("wait", "vs/ratings")
-    condition = programmed(bookinfo, bad)
+    eager.lateen("wait", "vs/ratings")
+    condition = programmed(eager, bad)
     assert (condition["status"], condition["reason"]) == ("False", "RefusedByProxies")
-    assert len(holding(bookinfo, marker(good, 201))) == len(holding(bookinfo, marker(bad, 203))) == 6
-    assert not holding(bookinfo, marker(bad, 202))
-    status = bookinfo.lateen("status", expect=1).stdout
+    assert len(holding(eager, marker(good, 201))) == len(holding(eager, marker(bad, 203))) == 6
+    assert not holding(eager, marker(bad, 202))
+    status = eager.lateen("status", expect=1).stdout
     assert "refused objects" in status
     assert "VirtualService default/reviews" in status
-    history = bookinfo.lateen("history", "vs/reviews").stdout.splitlines()
+    history = eager.lateen("history", "vs/reviews").stdout.splitlines()
     assert "REFUSED" in history[1]
     assert "REFUSED" not in history[2]
-    bookinfo.lateen("rollback", "vs/reviews")
-    bookinfo.lateen("wait", "vs/reviews")
-    assert len(holding(bookinfo, marker(bad, 203))) == 6
+    eager.lateen("rollback", "vs/reviews")
+    eager.lateen("wait", "vs/reviews")
+    assert len(holding(eager, marker(bad, 203))) == 6
 
 
 _EVERYTHING = """
@@ -169,19 +193,28 @@ spec: {action: DENY, rules: [{to: [{operation: {paths: [/rb]}}]}]}
 """
 
 
-def test_a_rollback_returns_the_proxies_to_the_very_same_bytes(bookinfo: Mesh, tmp_path: Path) -> None:
-    def everything() -> dict[str, Json]:
-        return {pod.name: dump(pod) for pod in with_proxies(bookinfo)}
+def _differing(first: dict[str, Json], second: dict[str, Json]) -> dict[str, list[str]]:
+    """The resources in which proxies differ, by Pod."""
+    found = {
+        pod: [name for name in one.keys() | second[pod].keys() if one.get(name) != second[pod].get(name)]
+        for pod, one in first.items()
+    }
+    return {pod: sorted(names) for pod, names in found.items() if names}
 
-    bookinfo.apply(rule("reviews", 301), route("reviews", 301), route("ratings", 301))
-    bookinfo.lateen("wait", "vs/reviews", "vs/ratings", "dr/reviews")
-    good = json.loads(bookinfo.lateen("history", "-o", "json").stdout)[0]["revision"]
+
+def test_a_rollback_returns_the_proxies_to_the_very_same_bytes(eager: Mesh, tmp_path: Path) -> None:
+    def everything() -> dict[str, Json]:
+        return {pod.name: dump(pod) for pod in with_proxies(eager)}
+
+    eager.apply(rule("reviews", 301), route("reviews", 301), route("ratings", 301))
+    eager.lateen("wait", "vs/reviews", "vs/ratings", "dr/reviews")
+    good = json.loads(eager.lateen("history", "-o", "json").stdout)[0]["revision"]
     before = everything()
     file = tmp_path / "everything.yaml"
     file.write_text(_EVERYTHING)
-    bookinfo.apply(rule("reviews", 302), route("reviews", 302), rule("details", 302), file)
-    bookinfo.lateen("delete", "vs", "ratings")
-    eventually(everything, lambda now: all(now[name] != before[name] for name in before), 10)
-    bookinfo.lateen("rollback", str(good))
-    eventually(everything, lambda now: now == before, 10)
-    assert "nothing to do" in bookinfo.lateen("rollback", str(good)).stdout
+    eager.apply(rule("reviews", 302), route("reviews", 302), rule("details", 302), file)
+    eager.lateen("delete", "vs", "ratings")
+    eventually(lambda: _differing(everything(), before), lambda names: names.keys() == before.keys(), 10)
+    eager.lateen("rollback", str(good))
+    eventually(lambda: _differing(everything(), before), lambda names: not names, 10)
+    assert "nothing to do" in eager.lateen("rollback", str(good)).stdout

@@ -15,7 +15,7 @@ from lateen.cli.output import document, table
 
 Json = dict[str, Any]
 
-_TYPES = ("CDS", "EDS", "ECDS", "LDS", "RDS", "SDS")
+_TYPES = ("CDS", "EDS", "ECDS", "LDS", "RDS", "VHDS", "SDS")
 
 
 @click.command("proxy-status")
