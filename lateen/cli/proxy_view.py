@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 Json = dict[str, Any]
@@ -55,14 +55,6 @@ def listeners(dump: Json) -> Iterator[Row]:
                 _match(chain.get("filter_chain_match", {})),
                 _destination(chain),
             )
-
-
-def add_virtual_hosts(dump: Json, held: Iterable[Json]) -> None:
-    """Puts virtual hosts that came one by one into the tables of a dump."""
-    tables = {each.get("name"): each for each in resources(dump, "RoutesConfigDump", ("dynamic_route_configs",))}
-    for each in held:
-        if (table := tables.get(each["table"])) is not None:
-            table.setdefault("virtual_hosts", []).append(each["host"])
 
 
 def routes(dump: Json) -> Iterator[Row]:

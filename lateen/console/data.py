@@ -12,8 +12,6 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 import msgspec
-from envoy.config.route.v3.route_components_pb2 import VirtualHost
-from google.protobuf.json_format import MessageToDict
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -22,7 +20,6 @@ from lateen.api import kinds
 from lateen.api.struct import Json
 from lateen.apiserver.rows import Row
 from lateen.apiserver.store import Store
-from lateen.envoy.resource import Resource
 from lateen.lib.findings import Finding
 from lateen.lib.layout import Layout
 from lateen.xds.server import ProxyStatus
@@ -37,7 +34,6 @@ class Mesh(msgspec.Struct, frozen=True):
     name: str
     store: Store
     proxies: Callable[[], list[ProxyStatus]]
-    virtual_hosts: Callable[[str, str], list[Resource]]
     ready: Callable[[], bool]
     metrics: Callable[[], bytes]
     layout: Layout
@@ -135,8 +131,7 @@ def overview(mesh: Mesh) -> Json:
 
 
 def mesh_routes(mesh: Mesh) -> list[BaseRoute]:
-    """`/lateen/v1/overview`, `/lateen/v1/proxies[/NAMESPACE/NAME/virtual-hosts]`, `/lateen/v1/objects[/KIND]`,
-    `/debug/syncz`, `/metrics`."""
+    """`/lateen/v1/overview`, `/lateen/v1/proxies`, `/lateen/v1/objects[/KIND]`, `/debug/syncz`, `/metrics`."""
 
     async def overview_json(_: Request) -> Response:
         return json_response(overview(mesh))
@@ -146,10 +141,6 @@ def mesh_routes(mesh: Mesh) -> list[BaseRoute]:
 
     async def proxies_object(_: Request) -> Response:
         return json_response({"proxies": [proxy_json(each) for each in mesh.proxies()]})
-
-    async def virtual_hosts(request: Request) -> Response:
-        held = mesh.virtual_hosts(request.path_params["namespace"], request.path_params["name"])
-        return json_response({"virtualHosts": [_virtual_host(each) for each in held]})
 
     async def objects_json(request: Request) -> Response:
         word = request.path_params.get("kind", "")
@@ -165,17 +156,11 @@ def mesh_routes(mesh: Mesh) -> list[BaseRoute]:
     return [
         Route("/lateen/v1/overview", overview_json),
         Route("/lateen/v1/proxies", proxies_object),
-        Route("/lateen/v1/proxies/{namespace}/{name}/virtual-hosts", virtual_hosts),
         Route("/lateen/v1/objects", objects_json),
         Route("/lateen/v1/objects/{kind}", objects_json),
         Route("/debug/syncz", proxies_json),
         Route("/metrics", metrics),
     ]
-
-
-def _virtual_host(held: Resource) -> Json:
-    message = VirtualHost.FromString(held.body)
-    return {"table": held.name.partition("/")[0], "host": MessageToDict(message, preserving_proto_field_name=True)}
 
 
 def json_response(value: Any, status: int = 200) -> Response:

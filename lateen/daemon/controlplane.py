@@ -116,15 +116,7 @@ class ControlPlane:
         self._certificates = CertificateService(ca, tokens, self._identities.certificate_of, domain)
         self._serving = ServingCertificate(ca, domain)
         self._metrics = Metrics(store, self._xds.proxies, lambda: self._xds.counters)
-        mesh = Mesh(
-            settings.name,
-            store,
-            self._xds.proxies,
-            self._xds.virtual_hosts,
-            lambda: self._ready,
-            self._metrics.text,
-            layout,
-        )
+        mesh = Mesh(settings.name, store, self._xds.proxies, lambda: self._ready, self._metrics.text, layout)
         self._pages = pages(mesh)
         self._api = application(
             store,

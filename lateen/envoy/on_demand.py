@@ -30,7 +30,7 @@ def virtual_host_names(_q: Q, _scope: Scope) -> tuple[str, ...]:
 
 def virtual_host_resource(q: Q, scope: Scope, name: str) -> Resource | None:
     """A virtual host by its name; None for the name of something else."""
-    if not scope.on_demand or (parts := split_name(name)) is None:
+    if (parts := split_name(name)) is None:
         return None
     port, host = parts
     client = q(client_of, scope.namespace, scope.labels, scope.router)
@@ -45,7 +45,7 @@ def virtual_host_resource(q: Q, scope: Scope, name: str) -> Resource | None:
 
 def canonical_name(q: Q, scope: Scope, asked: str) -> str:
     """The name of the virtual host that answers to a name that was asked for."""
-    if not scope.on_demand or (parts := split_name(asked)) is None:
+    if (parts := split_name(asked)) is None:
         return asked
     port, host = parts[0], without_port(parts[1])
     client = q(client_of, scope.namespace, scope.labels, scope.router)

@@ -87,9 +87,7 @@ def add_address_stream(q: Q, chain: FilterChain) -> None:
     """Adds the filters that pass connections on to a cluster called as the address they were meant for
     (`10.96.0.5:3306`), which is asked for when it is not there."""
     state = SetFilterState()
-    value: FilterStateValue = state.on_new_connection.add()
-    value.object_key = _CLUSTER_STATE
-    value.format_string.text_format_source.inline_string = "%DOWNSTREAM_LOCAL_ADDRESS%"
+    set_state(state.on_new_connection.add(), _CLUSTER_STATE, "%DOWNSTREAM_LOCAL_ADDRESS%")
     message = Filter()
     message.name = SET_FILTER_STATE
     pack(message.typed_config, state)

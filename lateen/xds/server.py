@@ -27,7 +27,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Disc
 from google.protobuf.message import DecodeError
 
 from lateen.engine import Graph, Q
-from lateen.envoy.resource import Resource, ResourceType
+from lateen.envoy.resource import ResourceType
 from lateen.intent.scope import Proxy, Scope
 from lateen.lib.ids import Ref
 from lateen.xds.auth import Context as AuthContext
@@ -36,7 +36,7 @@ from lateen.xds.catalogue import Catalogue
 from lateen.xds.nack import Court, Quarantine, Refusal
 from lateen.xds.progress import Behind, Progress, lagging, progress
 from lateen.xds.pump import Pump
-from lateen.xds.stream import VIRTUAL_HOST, Events, Protocol, Request, Stream
+from lateen.xds.stream import Events, Protocol, Request, Stream
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
@@ -136,15 +136,6 @@ class XdsServer:
         """All connected proxies, by namespace and name."""
         found = [self._status(each) for each in self._streams]
         return sorted(found, key=lambda each: (each.proxy.namespace, each.proxy.name, each.node_id))
-
-    def virtual_hosts(self, namespace: str, name: str) -> list[Resource]:
-        """The virtual hosts that a proxy asked for and holds, which its own configuration dump leaves out."""
-        return [
-            made
-            for stream in self._streams
-            if (stream.proxy.namespace, stream.proxy.name) == (namespace, name)
-            for made in stream.holds(VIRTUAL_HOST)
-        ]
 
     def progress(self, refs: Collection[Ref]) -> dict[Ref, Progress]:
         """On how many proxies some objects are live now; `tracked` ones only."""

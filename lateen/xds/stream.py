@@ -290,6 +290,8 @@ class Stream:
                 self._catalogue.unask(self, before, index, name)
                 yield
         yield from in_steps(asks, self._demand)
+        if scope.on_demand and self._hosts in self.subscriptions:
+            self.subscriptions[self._hosts].withdraw_unnamed()
         self._catalogue.exit(before)
 
     def _detach(self) -> Iterator[None]:
@@ -337,17 +339,6 @@ class Stream:
             return self._catalogue.frozen(entry) or (refused is not None and refused == entry.version)
 
         return behind
-
-    def holds(self, type_url: str) -> list[Resource]:
-        """The resources of a type as the client has them, by name; those of an older content are left out."""
-        index = self._index.get(type_url)
-        subscription = self.subscriptions.get(index) if index is not None else None
-        found: list[Resource] = []
-        for name, version in sorted(subscription.held.items() if subscription is not None else ()):
-            entry = self._audience.entries[index or 0].get(name)
-            made = (entry.current, entry.good, entry.stand_in) if entry is not None else ()
-            found += [each for each in made if each is not None and each.version == version][:1]
-        return found
 
     def objection(self, index: int, name: str) -> str:
         """Envoy's words against what a name is now; empty when nobody refuses it."""
@@ -404,6 +395,9 @@ class Stream:
             sends, removes = subscription.plan(lambda name, index=index: self._version(index, name), waits)
             if self.protocol == "sotw" and not self._types[index].wildcard:
                 subscription.gone(removes)
+                removes = []
+            if index == self._hosts and not self._audience.scope.on_demand:
+                subscription.keep(removes)  # it would not hear: the tables it has now have no such source
                 removes = []
             late = removes if index in (self._clusters, self._endpoints) else []
             if late:

@@ -125,6 +125,12 @@ class Subscription:
         self.withdrawn.add(name)
         self.dirty.add(name)
 
+    def withdraw_unnamed(self) -> None:
+        """The client is to lose what it holds of names that it neither asked for nor needs."""
+        for name in self.held:
+            if not self.named(name):
+                self.withdraw(name)
+
     # -- what it should get ---------------------------------------------------------------------------------
 
     def force(self, name: str) -> None:
@@ -166,6 +172,13 @@ class Subscription:
         self.nonce = offer.nonce
         self.due = False
         for name in (*offer.sent, *offer.removed):
+            self.dirty.discard(name)
+            self.forced.discard(name)
+            self.withdrawn.discard(name)
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Leaves these with the client for now."""
+        for name in names:
             self.dirty.discard(name)
             self.forced.discard(name)
             self.withdrawn.discard(name)

@@ -24,6 +24,7 @@ IMPLEMENTED: Final = frozenset(
         "accessLogFile",
         "accessLogFormat",
         "clusterDomain",
+        "discovery",
         "connectTimeout",
         "defaultConfig.gatewayTopology",
         "defaultDestinationRuleExportTo",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import click
 import httpx
 
-from lateen.apiserver.client import Client
 from lateen.cli import authz_view
 from lateen.cli import proxy_view as view
 from lateen.cli.options import mesh, output, running
@@ -54,16 +52,12 @@ def command(
     """What a proxy holds: WHAT is all, clusters, listeners, routes, endpoints, secrets or authz (the security
     policies it enforces, each with the object it comes from); POD is NAME, NAME.NAMESPACE, NAMESPACE/NAME or
     deploy/NAME. Private keys are never shown."""
-    layout = running(name, settings_file).layout()
-    found = find_pod(layout, pod, namespace)
-    socket = admin_socket(found)
+    socket = admin_socket(find_pod(running(name, settings_file).layout(), pod, namespace))
     if what == "endpoints":
         status = ask(socket, "/clusters?format=json")
         _show(view.ENDPOINT_COLUMNS, view.endpoints(status), status, output, pattern)
         return
     dump = ask(socket, "/config_dump?include_eds")
-    if what in ("all", "routes"):
-        view.add_virtual_hosts(dump, _virtual_hosts(layout.api_socket, found.namespace, found.name))
     if what == "authz" and output != "table":
         document([dict(zip(authz_view.COLUMNS, row, strict=True)) for row in authz_view.policies(dump)], output)
         return
@@ -87,21 +81,6 @@ def command(
             case _:
                 rows = view.secrets(dump, ask(socket, "/certs"))
                 _show(view.SECRET_COLUMNS, rows, dump, output, pattern)
-
-
-def _virtual_hosts(api: Path, namespace: str, pod: str) -> list[dict[str, Any]]:
-    """The virtual hosts the proxy asked for, which its own dump leaves out; said and left out without the control
-    plane."""
-
-    async def read() -> list[dict[str, Any]]:
-        async with Client(api) as client:
-            return (await client.read(f"/lateen/v1/proxies/{namespace}/{pod}/virtual-hosts"))["virtualHosts"]
-
-    try:
-        return asyncio.run(read())
-    except LateenError as error:
-        click.echo(f"virtual hosts that the proxy asked for are not shown: {error}", err=True)
-        return []
 
 
 def _show(columns: tuple[str, ...], rows: Any, raw: Any, output: str, pattern: str) -> None:
