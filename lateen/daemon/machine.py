@@ -23,9 +23,11 @@ import structlog
 from lateen import __version__
 from lateen.lib.errors import LateenError
 from lateen.lib.machines import Hello, Joined
+from lateen.lib.signing import Signer, SigningError
 from lateen.node import bootstrap as envoy
 from lateen.node import proxy, redirect
 from lateen.node.bundle import Bundle
+from lateen.node.diagnosis import diagnose
 from lateen.node.dns import NameServer
 from lateen.node.envoy import envoy_binary
 from lateen.node.membership import Membership
@@ -78,7 +80,7 @@ async def serve(machine: Machine) -> None:
             token_path=str(bundle.token),
             sds_socket=str(directory / "sds.sock"),
         ),
-        signer,
+        _Explained(signer, bundle),
         kept=machine.state / "identity.json",
     )
     await workload.start()
@@ -95,6 +97,32 @@ async def serve(machine: Machine) -> None:
     finally:
         await redirect.stop()
         await workload.stop()
+
+
+class _Explained:
+    """A Signer whose failures say what is wrong with the way to the control plane, where that can be seen."""
+
+    def __init__(self, signer: Signer, bundle: Bundle) -> None:
+        self._signer = signer
+        self._bundle = bundle
+
+    async def sign(self, csr: str, *, token: str) -> tuple[str, ...]:
+        try:
+            return await self._signer.sign(csr, token=token)
+        except SigningError as error:
+            raise await self._explained(error, self._bundle.login) from None
+
+    async def renew(self, csr: str, *, key: str, chain: str) -> tuple[str, ...]:
+        try:
+            return await self._signer.renew(csr, key=key, chain=chain)
+        except SigningError as error:
+            raise await self._explained(error, self._bundle.xds) from None
+
+    async def _explained(self, error: SigningError, target: str) -> SigningError:
+        if not str(error).startswith("UNAVAILABLE"):
+            return error
+        why = await diagnose(target, str(error))
+        return SigningError(why) if why else error
 
 
 class _Once:

@@ -33,6 +33,7 @@ from lateen.apiserver.store import Store
 from lateen.daemon.inputs import typed
 from lateen.lib import machines as wire
 from lateen.lib.ids import Ref
+from lateen.lib.once import Once
 from lateen.model.registration import entry_document, entry_name
 from lateen.security.peer import PeerIdentity
 
@@ -140,7 +141,7 @@ class Machines:
         self._leaving: dict[Ref, float] = {}
         """Entries to remove, each with the time of the loop's clock when its grace is over."""
         self._woken = asyncio.Event()
-        self._refused: dict[tuple[str, str], None] = {}
+        self._said = Once()
         store.subscribe(self._stored)
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -327,11 +328,7 @@ class Machines:
 
     def _say(self, refused: Refused, context: Context) -> None:
         """Logs why a machine is refused, once: it goes on asking."""
-        key = (context.peer().rpartition(":")[0], str(refused))
-        if key not in self._refused:
-            self._refused[key] = None
-            if len(self._refused) > 1000:
-                del self._refused[next(iter(self._refused))]
+        if self._said.is_new(context.peer().rpartition(":")[0], str(refused)):
             _log.warning("machine refused", peer=context.peer(), code=refused.code.name, reason=str(refused))
 
 

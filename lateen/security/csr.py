@@ -19,6 +19,7 @@ import structlog
 from cryptography import x509
 
 from lateen.lib.machines import ADDRESS_KEY, PEER_TYPE
+from lateen.lib.once import Once
 from lateen.lib.signing import SERVICE
 from lateen.lib.spiffe import SpiffeId, control_plane_id
 from lateen.security.ca import CaError, CertificateAuthority, CsrError
@@ -76,6 +77,7 @@ class CertificateService:
         self._lookup = lookup
         self._own = control_plane_id(trust_domain)
         self._now = now
+        self._said = Once()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Registers the service; before the server starts."""
@@ -96,13 +98,13 @@ class CertificateService:
             validity = dt.timedelta(seconds=max(0, min(request.validity_duration, 10**9)))
             chain = self._ca.issue(request.csr, identity, validity)
         except _Refusal as refusal:
-            return await _abort(context, refusal.code, str(refusal))
+            return await _abort(context, self._said, refusal.code, str(refusal))
         except Denied as denied:
-            return await _abort(context, grpc.StatusCode.PERMISSION_DENIED, str(denied))
+            return await _abort(context, self._said, grpc.StatusCode.PERMISSION_DENIED, str(denied))
         except CsrError as error:
-            return await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            return await _abort(context, self._said, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except CaError as error:
-            return await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
+            return await _abort(context, self._said, grpc.StatusCode.FAILED_PRECONDITION, str(error))
         _log.info("certificate issued", identity=str(identity.spiffe), pod=identity.pod)
         return IstioCertificateResponse(cert_chain=chain)
 
@@ -160,7 +162,8 @@ def _address(request: IstioCertificateRequest) -> str:
     return fields[ADDRESS_KEY].string_value if ADDRESS_KEY in fields else ""
 
 
-async def _abort(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
-    _log.warning("certificate refused", code=code.name, reason=message)
+async def _abort(context: Context, said: Once, code: grpc.StatusCode, message: str) -> NoReturn:
+    if said.is_new(context.peer().rpartition(":")[0], code, message):  # who is refused goes on asking
+        _log.warning("certificate refused", code=code.name, reason=message, peer=context.peer())
     await context.abort(code, message)
     raise AssertionError("abort returned")
