@@ -60,11 +60,12 @@ class Membership:
         self._prober: asyncio.Task[None] | None = None
         self._leaving = False
         self._left = asyncio.Event()
+        self._joining: asyncio.Task[None] | None = None
         self._said = ""
 
     async def run(self) -> None:
         """Joins until cancelled; then leaves, which the control plane is told if it can be."""
-        joining = asyncio.create_task(self._join(), name="streams of the membership")
+        joining = self._joining = asyncio.create_task(self._join(), name="streams of the membership")
         try:
             await asyncio.shield(joining)
         finally:

@@ -121,7 +121,9 @@ async def attempt(probe: Probe, address: str) -> str:
                 await _grpc(probe.grpc, address)
     except TimeoutError:
         return f"no answer in {probe.timeout_s:g} s"
-    except (OSError, EOFError, Failed) as error:
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno else str(error)
+    except (EOFError, Failed) as error:
         return str(error) or type(error).__name__
     return ""
 
