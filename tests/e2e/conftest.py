@@ -11,22 +11,35 @@ import pytest
 
 import lateen.demo
 from lateen.apiserver.client import Client
+from tests.e2e.machines import Lan
 from tests.e2e.mesh import SAMPLES, Mesh, eventually
 from tests.paths import shared
 
 OWN = {("VirtualService", "bookinfo"), ("Gateway", "bookinfo-gateway")}
-RULES = ("VirtualService", "DestinationRule", "PeerAuthentication", "ServiceEntry", "Gateway")
+RULES = (
+    "VirtualService",
+    "DestinationRule",
+    "PeerAuthentication",
+    "AuthorizationPolicy",
+    "ServiceEntry",
+    "Gateway",
+    "WorkloadGroup",
+)
 
 
 @pytest.fixture(scope="session")
 def mesh(worker_id: str) -> Iterator[Mesh]:
-    """A running mesh with the demo."""
-    one = Mesh(f"n-{worker_id}-{os.getpid()}")
+    """A running mesh with the demo; as root with a network beside it, from which machines may join."""
+    lan = Lan(os.getpid() % 200) if os.getuid() == 0 else None
+    one = Mesh(f"n-{worker_id}-{os.getpid()}", lan.host if lan is not None else "")
     try:
         one.up()
+        one.lan = lan
         yield one
     finally:
         one.remove()
+        if lan is not None:
+            lan.remove()
 
 
 @pytest.fixture

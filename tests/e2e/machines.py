@@ -18,6 +18,19 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
+AGENT_ALONE = """
+import sys
+MISSING = ("httpx", "joserfc", "starlette", "uvicorn", *(f"lateen.{each}" for each in (
+    "api", "apiserver", "engine", "envoy", "intent", "model", "platform", "xds", "security.ca", "security.tokens")))
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if any(name == each or name.startswith(each + ".") for each in MISSING):
+            raise ModuleNotFoundError(f"not installed on a machine: {name}")
+sys.meta_path.insert(0, NotInstalled())
+from lateen.cli.main import main
+main()
+"""
+"""The command line where the packages of the control plane, and what they need, cannot be imported."""
 
 
 def ip(*words: str) -> None:
@@ -83,9 +96,9 @@ class Host:
         return program
 
     def agent(self, bundle: Path, *more: str) -> subprocess.Popen[bytes]:
-        """Starts the agent as a user would."""
+        """Starts the agent as a user would, with the control plane not installed."""
         own = ("--state-dir", str(self.home / "state"), "--run-dir", str(self.home / "run"))
-        words = (sys.executable, "-m", "lateen.cli.main", "agent", "--bundle", str(bundle), *own, *more)
+        words = (sys.executable, "-c", AGENT_ALONE, "agent", "--bundle", str(bundle), *own, *more)
         return self.start(*words, log="agent.log")
 
     def python(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -22,6 +22,7 @@ from lateen.bench.load import Load, Report, run
 from lateen.daemon.settings import Settings, load
 from lateen.platform.link import Link
 from lateen.platform.paths import PodPaths
+from tests.e2e.machines import Lan
 
 SAMPLES = "samples/istio/bookinfo/networking"
 T = TypeVar("T")
@@ -31,7 +32,7 @@ Json = dict[str, Any]
 class Mesh:
     """One mesh. `up` and `down` as a user types them; both may be called again."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, vm_host: str = "") -> None:
         self.home = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/tmp"))
         self.home.chmod(0o755)
         self.flags: dict[str, Any] = {
@@ -43,7 +44,12 @@ class Mesh:
             "console_port": free_port(),
             "xds_port": 0,
         }
+        if vm_host:
+            ports = ("xds_port", "vm_login_port", "vm_gateway_port")
+            self.flags |= {"vm_host": vm_host, **{each: free_port() for each in ports}}
         self.settings: Settings = load(None, {}, self.flags)
+        self.lan: Lan | None = None
+        """Where machines outside of the mesh are; None for an ordinary user, who cannot make networks."""
         self.url = f"http://127.0.0.1:{self.settings.gateway_port}"
 
     def lateen(

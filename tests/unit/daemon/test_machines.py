@@ -114,7 +114,8 @@ class Plane:
         return row.decode() if row is not None else None
 
     def health(self) -> str:
-        conditions = ((self.entry() or {}).get("status") or {}).get("conditions") or []
+        status: Json = (self.entry() or {}).get("status") or {}
+        conditions: list[Json] = status.get("conditions") or []
         return next((each["status"] for each in conditions if each["type"] == "Healthy"), "")
 
 
