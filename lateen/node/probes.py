@@ -16,7 +16,7 @@ import contextlib
 import os
 import signal
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import grpc
@@ -88,12 +88,17 @@ class Failed(Exception):
     """One attempt did not succeed; the message says how."""
 
 
-async def watch(probe: Probe, address: str, changed: Callable[[bool, str], None]) -> None:
+async def watch(
+    probe: Probe,
+    address: str,
+    changed: Callable[[bool, str], None],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
     """Probes until cancelled. `changed(healthy, why)` is called with the first verdict and with every other one."""
     loop = asyncio.get_running_loop()
     verdict: bool | None = None
     streak = 0
-    await asyncio.sleep(probe.initial_delay_seconds)
+    await sleep(probe.initial_delay_seconds)
     while True:
         began = loop.time()
         why = await attempt(probe, address)
@@ -104,7 +109,7 @@ async def watch(probe: Probe, address: str, changed: Callable[[bool, str], None]
         elif -streak >= probe.failures and verdict is not False:
             verdict = False
             changed(False, why)
-        await asyncio.sleep(max(0.0, began + probe.period_s - loop.time()))
+        await sleep(max(0.0, began + probe.period_s - loop.time()))
 
 
 async def attempt(probe: Probe, address: str) -> str:
@@ -121,6 +126,8 @@ async def attempt(probe: Probe, address: str) -> str:
                 await _grpc(probe.grpc, address)
     except TimeoutError:
         return f"no answer in {probe.timeout_s:g} s"
+    except ssl.SSLError as error:
+        return f"TLS failed: {error.reason}"
     except OSError as error:
         return os.strerror(error.errno) if error.errno else str(error)
     except (EOFError, Failed) as error:

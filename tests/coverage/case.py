@@ -34,6 +34,8 @@ class Case:
     long: bool = False
     field: str = ""
     """The field when it isn't what the place says: a whole mapping is replaced."""
+    look: Callable[[Json], Any] | None = None
+    """Asks the document itself, where no proxy has a part in what the field changes; `probe` isn't used then."""
 
     @property
     def changed(self) -> Json:

@@ -17,7 +17,7 @@ import yaml
 
 from tests.paths import shared
 
-KINDS = ("VirtualService", "DestinationRule", "Gateway", "Sidecar", "ServiceEntry")
+KINDS = ("VirtualService", "DestinationRule", "Gateway", "Sidecar", "ServiceEntry", "WorkloadGroup")
 Json = dict[str, Any]
 
 
