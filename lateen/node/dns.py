@@ -56,7 +56,8 @@ class NameServer:
     """Answers from a table that others keep up to date.
 
     Without `external` the hosts of ServiceEntries are asked elsewhere: a proxy that looks up where to connect to must
-    not get the virtual address that leads its application to it.
+    not get the virtual address that leads its application to it. With `private` reverse names of private addresses
+    are this table's alone; a machine outside of the Pods has a network of its own that knows them.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class NameServer:
         shuffle: Callable[[list[str]], None] = random.shuffle,
         *,
         external: bool = True,
+        private: bool = True,
     ) -> None:
         self._external = external
+        self._private = private
         self._names = names
         self._resolvers = resolvers
         self._shuffle = shuffle
@@ -281,7 +284,7 @@ class NameServer:
             else:
                 self._deny(response, name.parent())
             return True
-        if ipaddress.ip_address(address).is_private:
+        if self._private and ipaddress.ip_address(address).is_private:
             response.set_rcode(dns.rcode.NXDOMAIN)
             self._deny(response, name.parent())
             return True

@@ -238,7 +238,7 @@ class Names:
         return self._above[_plain(name)] > 0 or _plain(name) == self.domain
 
     def reverse(self, address: str) -> str | None:
-        """The full name of the Service with this cluster address."""
+        """The full name of the Service with this cluster address, or of the endpoint of a headless one."""
         return self._reverse.get(address)
 
     def __len__(self) -> int:
@@ -329,10 +329,14 @@ class Names:
             self._objects[kind][key] = names
         for name, found in names.items():
             self._owners[name].append(found)
-            if kind == "Service" and name.endswith(f".{self.domain}") and key not in self._headless:
+            if kind == "Service" and name.endswith(f".{self.domain}") and self._names_one(key, name):
                 self._reverse |= dict.fromkeys(found.addresses, name)
         for name in old.keys() | names.keys():
             self._join(name)
+
+    def _names_one(self, key: tuple[str, str], name: str) -> bool:
+        """Whether an address has that name and no other: of a headless Service, those of its endpoints."""
+        return key not in self._headless or name.endswith(f".{self._full(key)}")
 
     def _join(self, name: str) -> None:
         owners = self._owners[name]

@@ -16,10 +16,11 @@ import dns.message
 import dns.name
 import dns.rcode
 import dns.resolver
+import dns.reversename
 import pytest
 
 from lateen.node.dns import NameServer
-from lateen.node.names import KINDS
+from lateen.node.names import KINDS, Names
 from lateen.node.resolvers import Resolver, Resolvers
 from tests.unit.node.test_dns import Mesh, Upstream, _found, mesh, upstream
 from tests.unit.node.test_names import endpoints, entry, service
@@ -129,6 +130,39 @@ async def test_servers_of_a_headless_service_are_its_pods(bookinfo: Mesh) -> Non
     ]
     assert _found(await bookinfo.ask(f"db-0.{db}")) == [f"db-0.{db}. A 10.88.1.2"]
     assert _found(await bookinfo.ask("10-88-1-3.db.default")) == ["10-88-1-3.db.default. A 10.88.1.3"]
+
+
+async def test_reverse_names_of_services_and_of_headless_endpoints(bookinfo: Mesh, upstream: Upstream) -> None:
+    for address, name in (("10.96.0.5", REVIEWS), ("10.88.1.2", "db-0.db.default.svc.cluster.local")):
+        reverse = dns.reversename.from_address(address)
+        assert _found(await bookinfo.ask(str(reverse), "PTR")) == [f"{reverse} PTR {name}."]
+        empty = await bookinfo.ask(str(reverse), "TXT")
+        assert (empty.rcode(), empty.answer) == (dns.rcode.NOERROR, [])
+    unknown = str(dns.reversename.from_address("10.77.1.9"))
+    assert (await bookinfo.ask(unknown, "PTR")).rcode() == dns.rcode.NXDOMAIN
+    assert upstream.asked == []
+    machine = NameServer(bookinfo.names, Resolvers((upstream.resolver,)), private=False)
+    await machine.answer(dns.message.make_query(unknown, "PTR").to_wire(), tcp=False)
+    assert upstream.asked == [f"{unknown} PTR"]  # the network of a machine knows its own
+
+
+async def test_on_a_machine_services_of_its_namespace_have_short_names(upstream: Upstream) -> None:
+    here = Mesh(Resolvers((upstream.resolver,)))
+    here.names = Names(home="default")
+    here.server = NameServer(here.names, Resolvers((upstream.resolver,)))
+    for kind in KINDS:
+        here.names.replace(kind, [])
+    here.names.put("Service", service("reviews", clusterIP="10.96.0.5"))
+    here.names.put("Service", service("billing", "other", clusterIP="10.96.0.6"))
+    await here.start()
+    try:
+        assert _found(await here.ask("reviews")) == ["reviews. A 10.96.0.5"]
+        assert _found(await here.ask("reviews", "AAAA")) == []
+        assert (await here.ask("billing")).rcode() == dns.rcode.NXDOMAIN
+        assert _found(await here.ask("billing.other")) == ["billing.other. A 10.96.0.6"]
+    finally:
+        await here.server.close()
+    assert upstream.asked == ["billing. A"]
 
 
 async def test_the_question_comes_back_in_its_own_case(bookinfo: Mesh) -> None:
@@ -244,3 +278,57 @@ async def test_a_resolver_that_answers_something_else_is_not_believed() -> None:
     assert answer is not None
     message = dns.message.from_wire(answer)
     assert (str(message.question[0].name), message.rcode()) == ("shop.example.com.", dns.rcode.NXDOMAIN)
+
+
+@pytest.mark.parametrize(
+    "lie", ["another question", "nothing at all", "half an answer", "the question itself", "hangs"]
+)
+async def test_a_resolver_that_lies_over_tcp_is_passed_over(upstream: Upstream, lie: str) -> None:
+    """The next resolver is asked, and within a bounded time."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = int.from_bytes(await reader.readexactly(2))
+        query = dns.message.from_wire(await reader.readexactly(size))
+        other = dns.message.make_response(dns.message.make_query("bank.example.com", "A"))
+        other.id = query.id
+        said = {
+            "another question": other.to_wire(),
+            "nothing at all": b"",
+            "half an answer": dns.message.make_response(query).to_wire()[:9],
+            "the question itself": query.to_wire(),
+        }
+        if lie == "hangs":
+            await reader.read()
+        else:
+            writer.write(len(said[lie]).to_bytes(2) + said[lie])
+        writer.close()
+
+    liar = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = liar.sockets[0].getsockname()[1]
+    resolvers = Resolvers((Resolver("127.0.0.1", port), upstream.resolver), timeout_s=1)
+    found = await resolvers.ask(dns.message.make_query("known.example.com", "A").to_wire(), tcp=True)
+    liar.close()
+    assert found is not None
+    assert _found(dns.message.from_wire(found)) == ["known.example.com. A 192.0.2.1"]
+
+
+async def test_a_program_that_asks_the_system_does_not_hang_with_the_resolvers(upstream: Upstream) -> None:
+    """All resolvers of the machine hang: a program gets its failure in time, and from then on at once."""
+    upstream.silent = True
+    made = Mesh(Resolvers((upstream.resolver,), timeout_s=0.2))
+    for kind in KINDS:
+        made.names.replace(kind, [])
+    await made.start()
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers, resolver.port, resolver.lifetime = ["127.0.0.1"], made.port, 30
+    try:
+        for _ in range(3):
+            with pytest.raises(dns.resolver.NoNameservers):  # a failure, not the end of the caller's patience
+                await resolver.resolve("www.example.com", "A")
+        asked = len(upstream.asked)
+        for _ in range(20):
+            with pytest.raises(dns.resolver.NoNameservers):
+                await resolver.resolve("www.example.com", "A")
+        assert len(upstream.asked) == asked, "who stays silent is not waited for again"
+    finally:
+        await made.server.close()
