@@ -11,7 +11,7 @@ ARGS ?=
 # Which tests run two at a time; those of tests/e2e follow, alone on the machine, since they measure under load
 PYTEST ?= tests
 # PROGRAM:PACKAGE of Debian that tests start
-TEST_PACKAGES := nft:nftables ip:iproute2 nsenter:util-linux redis-server:redis-server openssl:openssl
+TEST_PACKAGES := nft:nftables ip:iproute2 nsenter:util-linux redis-server:redis-server openssl:openssl setpriv:util-linux curl:curl
 
 help:
 	@echo "make up         start the mesh with the demo on http://localhost:8080/productpage"

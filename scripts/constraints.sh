@@ -6,5 +6,5 @@ compile() {
     .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header \
         --no-annotate --output-file "$1" "${@:2}"
 }
-compile constraints/run.txt pyproject.toml constraints/build.in
+compile constraints/run.txt pyproject.toml --extra mesh constraints/build.in
 compile constraints/dev.txt constraints/dev.in --constraint constraints/run.txt
