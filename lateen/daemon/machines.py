@@ -174,14 +174,15 @@ class Machines:
         member: _Member | None = None
         try:
             member = await self._admit(requests, context)
-            await self._serve(member, requests, context)
+            leaves = await self._serve(member, requests, context)
         except Refused as refused:
             self._say(refused, context)
             await context.abort(refused.code, str(refused))
         except msgspec.MsgspecError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a message of a machine: {error}")
         else:
-            await self._left(member)
+            if leaves:
+                await self._left(member)
         finally:
             if member is not None and self._members.get(member.ref) is member:
                 del self._members[member.ref]
@@ -230,8 +231,9 @@ class Machines:
         member.joined = wire.Joined(group.namespace, member.ref.name, spec.get("probe"))
         member.changed.set()
 
-    async def _serve(self, member: _Member, requests: AsyncIterator[bytes], context: Context) -> None:
-        """Returns when the machine has ended its half of the stream: it leaves."""
+    async def _serve(self, member: _Member, requests: AsyncIterator[bytes], context: Context) -> bool:
+        """Returns at the end of the stream whether the machine has said that it leaves: one that was killed ends its
+        stream, too."""
         reader = asyncio.create_task(self._read(member, requests), name=f"from {member.ref.short}")
         writer = asyncio.create_task(self._write(member, context), name=f"to {member.ref.short}")
         try:
@@ -244,12 +246,16 @@ class Machines:
             await asyncio.gather(reader, writer, return_exceptions=True)
         if member.ended is not None:
             raise member.ended
+        return reader in done and reader.result()
 
-    async def _read(self, member: _Member, requests: AsyncIterator[bytes]) -> None:
+    async def _read(self, member: _Member, requests: AsyncIterator[bytes]) -> bool:
         async for raw in requests:
             message = wire.from_machine(raw)
             if isinstance(message, wire.Health):
                 await self._heard(member, message)
+            elif isinstance(message, wire.Leaving):
+                return True
+        return False
 
     async def _heard(self, member: _Member, health: wire.Health) -> None:
         row = self._store.get(member.ref)

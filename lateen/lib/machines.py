@@ -5,7 +5,7 @@ certificates: it says where it is and, from then on, how its application does; t
 WorkloadEntry it is, how to probe the application, and what names the mesh has. Messages are JSON, tagged by `type`.
 
 The stream is the registration: the entry lives as long as the stream, and a while longer (`GRACE_S`), so that a
-machine that comes back soon was never away. A machine that ends its half of the stream leaves at once.
+machine that comes back soon was never away. One that says that it leaves is gone at once.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class Health(msgspec.Struct, frozen=True, tag="health"):
     message: str = ""
 
 
+class Leaving(msgspec.Struct, frozen=True, tag="leaving"):
+    """The last message of a machine that does not come back."""
+
+
 class Joined(msgspec.Struct, frozen=True, tag="joined"):
     """The machine's WorkloadEntry, and the `probe` of its group as written there (None: there is none). Sent again
     when the group changes."""
@@ -62,7 +66,7 @@ class Objects(msgspec.Struct, frozen=True, tag="objects"):
     listing: bool = False
 
 
-FromMachine = Hello | Health
+FromMachine = Hello | Health | Leaving
 ToMachine = Joined | Objects
 
 encode = msgspec.json.encode

@@ -118,6 +118,7 @@ class Membership:
             self._news.clear()
             if self._health is not None and not self._leaving:
                 yield wire.encode(self._health)
+        yield wire.encode(wire.Leaving())
 
     def _take(self, message: wire.ToMachine) -> None:
         if isinstance(message, wire.Joined):

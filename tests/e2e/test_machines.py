@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lateen.apiserver.client import Client
 from lateen.security.ca import open_ca
 from tests.e2e.machines import Host
 from tests.e2e.mesh import Mesh, eventually, say
@@ -105,7 +107,11 @@ def bundle(mesh: Mesh, host: Host, name: str = "hello", *more: str) -> Path:
 
 
 def entries(mesh: Mesh) -> list[Json]:
-    return mesh.get("workloadentries")
+    async def read() -> list[Json]:
+        async with Client(mesh.settings.layout().api_socket) as client:
+            return await client.list("WorkloadEntry", "default")
+
+    return asyncio.run(read())
 
 
 def joined(host: Host) -> None:
