@@ -48,7 +48,13 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"lateen.cli.verbs.{cmd_name.replace('-', '_')}")
+        try:
+            module = importlib.import_module(f"lateen.cli.verbs.{cmd_name.replace('-', '_')}")
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("lateen"):
+                raise
+            message = f"`lateen {cmd_name}` needs {error.name}: what is installed here is the agent alone"
+            raise LateenError(message, remedy="pip install 'lateen[mesh]'") from None
         return cast("click.Command", module.command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

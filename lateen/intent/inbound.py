@@ -17,7 +17,7 @@ from lateen.engine import Q
 from lateen.intent.scope import Scope
 from lateen.lib.ids import Ref
 from lateen.model.destination_rules import destination_rule, port_policy
-from lateen.model.endpoints import hosts_at, workload_port
+from lateen.model.endpoints import entry_port, hosts_at, workload_port
 from lateen.model.hosts import service_host
 from lateen.model.mesh import domain
 from lateen.model.peer_authentication import MtlsMode, peer_policy
@@ -90,11 +90,12 @@ def inbound_ports(q: Q, scope: Scope) -> tuple[InboundPort, ...]:
 def served(q: Q, scope: Scope) -> tuple[tuple[MeshService, int, int], ...]:
     """The service ports behind which the workload stands: (service, workload port, service port number)."""
     named = dict(scope.ports)
+    own = entry_port if scope.entry else workload_port
     found: list[tuple[MeshService, int, int]] = []
     for host in q(selected_by, scope.namespace, scope.labels):
         for each in q(candidates, host):
             if each.namespace == scope.namespace and each.selector and set(scope.labels).issuperset(each.selector):
-                found += [(each, workload_port(port, named), port.number) for port in each.ports]
+                found += [(each, own(port, named), port.number) for port in each.ports]
     cluster_domain = q(domain)
     for address in scope.addresses:
         for namespace, name, port_name, target in q(hosts_at, address):

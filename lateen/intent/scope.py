@@ -69,9 +69,10 @@ class Proxy(msgspec.Struct, frozen=True, cache_hash=True):
 class Scope(msgspec.Struct, frozen=True, cache_hash=True):
     """Everything translation may know of a proxy. Built by `scope_of`, normalised, compared by value.
 
-    `labels` decide which Services, Gateways, Sidecars and policies mean it. `ports` are the named container
-    ports, since a Service may name its target. `locality` orders endpoints. `addresses` are there only for a
-    proxy without a Pod, whose services are found by the address. `on_demand` is what a proxy can and nothing forbids.
+    `labels` decide which Services, Gateways, Sidecars and policies mean it. `ports` are the named container ports,
+    since a Service may name its target, or those of an `entry` (WorkloadEntry), which outrank the target. `locality`
+    orders endpoints. `addresses` are there only for a proxy without a Pod, whose services are found by the address.
+    `on_demand` is what a proxy can and nothing forbids.
     """
 
     kind: ProxyKind
@@ -83,6 +84,7 @@ class Scope(msgspec.Struct, frozen=True, cache_hash=True):
     locality: Locality = Locality()
     addresses: tuple[str, ...] = ()
     on_demand: bool = False
+    entry: bool = False
 
     @property
     def router(self) -> bool:
@@ -92,7 +94,8 @@ class Scope(msgspec.Struct, frozen=True, cache_hash=True):
 
 def scope_of(q: Q, proxy: Proxy) -> Scope:
     """The Scope of a proxy now: from the Pod or WorkloadEntry of its name, else from its claims."""
-    workload = q(pod_workload, proxy.namespace, proxy.name) or q(entry_workload, proxy.namespace, proxy.name)
+    pod = q(pod_workload, proxy.namespace, proxy.name)
+    workload = pod or q(entry_workload, proxy.namespace, proxy.name)
     can = msgspec.structs.replace(proxy.capabilities, on_demand=False)
     if workload is None:
         labels = tuple(sorted(proxy.labels))
@@ -114,6 +117,7 @@ def scope_of(q: Q, proxy: Proxy) -> Scope:
         tuple(sorted(workload.ports)),
         workload.locality,
         on_demand=_discovers(q, proxy, workload.namespace, workload.labels),
+        entry=pod is None,
     )
 
 

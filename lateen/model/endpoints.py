@@ -195,14 +195,18 @@ def workload_port(port: ServicePort, named: Mapping[str, int]) -> int:
     return port.target_port or port.number
 
 
+def entry_port(port: ServicePort, named: Mapping[str, int]) -> int:
+    """The port of a WorkloadEntry or inline endpoint behind a service port: what it says itself for a port of that
+    name outranks the target port."""
+    return named[port.name] if port.name in named else workload_port(port, {})
+
+
 def _at(q: Q, workload: Workload, port: ServicePort) -> Endpoint:
-    """An endpoint at a WorkloadEntry or inline endpoint, whose `ports` outrank the target port."""
+    """An endpoint at a WorkloadEntry or inline endpoint."""
     address = workload.addresses[0]
     if address.startswith(UNIX_PREFIX):
         return _of_workload(q, workload, address, 0)
-    named = dict(workload.ports)
-    target = named[port.name] if port.name in named else workload_port(port, {})
-    return _of_workload(q, workload, address, target)
+    return _of_workload(q, workload, address, entry_port(port, dict(workload.ports)))
 
 
 def _of_workload(q: Q, workload: Workload, address: str, port: int) -> Endpoint:

@@ -69,3 +69,21 @@ def test_apply_of_no_object_at_all_is_an_error(lateen: Lateen) -> None:
         result = lateen("apply", "-f", "-", stdin=text)
         assert isinstance(result.exception, LateenError)
         assert "no object" in str(result.exception)
+
+
+def test_an_installation_of_the_agent_alone_says_what_is_missing() -> None:
+    program = """
+import sys
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "httpx":
+            raise ModuleNotFoundError("no", name=name)
+sys.meta_path.insert(0, NotInstalled())
+from lateen.cli.main import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program, "ps"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: `lateen ps` needs httpx: what is installed here is the agent alone\n  try: pip install 'lateen[mesh]'\n"
+    )
