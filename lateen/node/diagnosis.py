@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
 import ssl
 from collections.abc import Callable
 
@@ -32,7 +33,7 @@ async def diagnose(target: str, error: str, now: Callable[[], dt.datetime] = utc
     except ssl.SSLError as failed:
         return f"what answers at {target} does not speak TLS ({failed.reason}): is it the control plane?"
     except OSError as failed:
-        why = failed.strerror or str(failed)
+        why = os.strerror(failed.errno) if failed.errno else str(failed)
         return f"{target} cannot be reached ({why}): check the address in the bundle, and that the mesh runs"
     return _judge(leaf, error, target, now())
 
