@@ -1,4 +1,4 @@
-"""Bundles as they are written and read, broken ones, and what is said of a way to the control plane that does not work."""
+"""Bundles as they are written and read, broken ones, and what is said of a way to the control plane that fails."""
 
 from __future__ import annotations
 
