@@ -214,4 +214,18 @@ An empty `workloadSelector` of a ServiceEntry makes every Pod and WorkloadEntry 
 Set `labels`.
 """,
     ),
+    Code(
+        "LTN0340",
+        Level.ERROR,
+        "The CA in Secret cacerts cannot be used",
+        """
+Secret `cacerts` of the root namespace holds the mesh's certificate authority (`ca-cert.pem`, `ca-key.pem`,
+`root-cert.pem`, `cert-chain.pem`, and `ca-crl.pem` if it has revocation lists). What it holds now is none: a file is
+missing, the key is another one's, a certificate is over, or the chain does not lead to the root.
+
+    ca-key.pem is not the key of ca-cert.pem: they must be made together
+
+The CA that signs stays in force. Mend the Secret; it is looked at again whenever it changes.
+""",
+    ),
 )

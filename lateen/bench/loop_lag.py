@@ -36,7 +36,8 @@ from lateen.envoy.types import TYPES
 from lateen.intent.scope import scope_of
 from lateen.lib.keypair import new_request
 from lateen.lib.spiffe import SpiffeId
-from lateen.security.ca import CertificateAuthority, open_ca
+from lateen.security.ca import CertificateAuthority
+from lateen.security.ca_files import open_ca
 from lateen.security.peer import PeerIdentity, peer_of
 from lateen.security.serving import SERVER_OPTIONS, ServingCertificate
 from lateen.xds.auth import Authenticated
@@ -200,7 +201,7 @@ async def run(settings: Settings, directory: Path) -> Report:
     store.subscribe(lambda changes: _submit(server, changes))
     transport = grpc.aio.server(options=(*SERVER_OPTIONS, *OPTIONS))
     transport.add_generic_rpc_handlers((server.handler(),))
-    credentials = ServingCertificate(ca, "cluster.local").credentials(require_client_certificate=True)
+    credentials = ServingCertificate(lambda: ca, lambda: "cluster.local").credentials(require_client_certificate=True)
     port = transport.add_secure_port("127.0.0.1:0", credentials)
     await transport.start()
     lags: list[float] = []

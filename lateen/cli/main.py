@@ -30,6 +30,7 @@ VERBS: Final = {
     "validate": "Check files without a mesh",
     "proxy-status": "Every proxy: in sync, behind, rejecting",
     "proxy-config": "What a proxy holds, from the live proxy",
+    "ca": "The certificate authority: show, rotate, export, import",
     "load": "Send requests and count the answers",
     "serve": "Run the control plane alone on a folder of YAML",
     "vm": "Let virtual machines into the mesh: groups and onboarding bundles",

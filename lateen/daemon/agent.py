@@ -39,7 +39,12 @@ async def serve(settings: Settings) -> None:
     names = Names()
     resolvers = Resolvers()
     server, for_proxies = NameServer(names, resolvers), NameServer(names, resolvers, external=False)
-    agent = Agent(CertificateClient(control_plane), control=layout.agent_socket, state=layout.run / "agent.json")
+    agent = Agent(
+        CertificateClient(control_plane),
+        control=layout.agent_socket,
+        state=layout.run / "agent.json",
+        trust=layout.run / "trust.json",
+    )
     kept = layout.run / "names.json"
     _restore(names, kept)
     changed = asyncio.Event()

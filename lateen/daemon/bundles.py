@@ -47,7 +47,12 @@ class BundleParts(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def bundle_route(
-    settings: Settings, store: Store, tokens: TokenIssuer, roots: Callable[[], str], trust_domain: str, domain: str
+    settings: Settings,
+    store: Store,
+    tokens: TokenIssuer,
+    roots: Callable[[], str],
+    trust_domain: Callable[[], str],
+    domain: str,
 ) -> Route:
     """The route that makes them."""
 
@@ -87,7 +92,7 @@ def bundle_route(
             xds=f"{settings.vm_host}:{settings.xds_port}",
             login=f"{settings.vm_host}:{settings.vm_login_port}",
             gateway=f"{settings.vm_host}:{settings.vm_gateway_port}" if settings.vm_gateway_port else "",
-            trust_domain=trust_domain,
+            trust_domain=trust_domain(),
             domain=domain,
         )
         return Response(msgspec.json.encode(parts), media_type="application/json")

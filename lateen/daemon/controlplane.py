@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import gc
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from functools import partial
 
 import grpc.aio
 import structlog
@@ -28,7 +28,9 @@ from lateen.console.data import findings_of, mesh_routes
 from lateen.console.pages import Mesh, pages
 from lateen.daemon.addresses import AddressWriter
 from lateen.daemon.analysis import Analysis
+from lateen.daemon.authority import Authority
 from lateen.daemon.bundles import bundle_route
+from lateen.daemon.ca_routes import ca_routes
 from lateen.daemon.describing import describe_route
 from lateen.daemon.identities import Identities
 from lateen.daemon.inputs import Inputs, initial
@@ -47,11 +49,9 @@ from lateen.lib.errors import LateenError
 from lateen.lib.findings import Finding
 from lateen.lib.ids import Ref
 from lateen.model.mesh import domain as cluster_domain
-from lateen.model.mesh import trust_domain
-from lateen.security.ca import open_ca
 from lateen.security.client import unix_target
 from lateen.security.csr import CertificateService
-from lateen.security.peer import peer_of
+from lateen.security.peer import AuthContext, PeerIdentity, peer_of
 from lateen.security.serving import SERVER_OPTIONS, ServingCertificate
 from lateen.security.tokens import TokenIssuer
 from lateen.xds.auth import Authenticated, Believing
@@ -98,23 +98,27 @@ class ControlPlane:
         self._ready = False
         graph = Graph()
         graph.commit(initial(store.rows()))
-        domain = graph.pull(trust_domain)
-        ca = open_ca(layout.ca)
         tokens = TokenIssuer(layout.state / "tokens.json")
-        self._identities = Identities(store, tokens, domain)
-        rule = Authenticated(
-            partial(peer_of, trust_domain=domain), self._identities.peer_of_token, self._identities.account_of
-        )
+        self._identities = Identities(store, tokens, lambda: self._authority.domain())
+        rule = Authenticated(self._peer_of, self._identities.peer_of_token, self._identities.account_of)
         self._xds = XdsServer(graph, TYPES, scope_of, rule, StoreQuarantine(store), tracked=configures)
         self._keys = key_fetcher(self._xds.pump, layout.state / "jwks.json")
+        self._authority = Authority(
+            layout.ca,
+            store,
+            self._xds.pump,
+            self._connected,
+            validity=dt.timedelta(seconds=settings.certificate_validity_s),
+        )
         self._settled = Settled(self._xds)
         self._addresses = AddressWriter(store, self._xds.pump)
         self._analysis = Analysis(store, graph, self._xds.pump)
         self._status = StatusWriter(store, self._xds)
         store.subscribe(Inputs(self._xds.pump.submit))
-        self._machines = Machines(store, partial(peer_of, trust_domain=domain))
-        self._certificates = CertificateService(ca, tokens, self._identities.certificate_of, domain)
-        self._serving = ServingCertificate(ca, domain)
+        domain = self._authority.domain
+        self._machines = Machines(store, self._peer_of)
+        self._certificates = CertificateService(self._authority.ca, tokens, self._identities.certificate_of, domain)
+        self._serving = ServingCertificate(self._authority.ca, domain)
         self._metrics = Metrics(store, self._xds.proxies, lambda: self._xds.counters)
         mesh = Mesh(settings.name, store, self._xds.proxies, lambda: self._ready, self._metrics.text, layout)
         self._pages = pages(mesh)
@@ -125,7 +129,10 @@ class ControlPlane:
             ready=lambda: self._ready,
             routes=[
                 token_route(store, tokens, self._identities),
-                bundle_route(settings, store, tokens, lambda: ca.trust_pem, domain, graph.pull(cluster_domain)),
+                *ca_routes(self._authority),
+                bundle_route(
+                    settings, store, tokens, lambda: self._authority.ca().trust_pem, domain, graph.pull(cluster_domain)
+                ),
                 *mesh_routes(mesh),
                 describe_route(store, graph),
             ],
@@ -142,15 +149,18 @@ class ControlPlane:
             parts.create_task(self._analysis.run(), name="analysis")
             parts.create_task(self._status.run(), name="status writer")
             parts.create_task(self._machines.run(), name="machines")
+            parts.create_task(self._authority.run(), name="CA")
             await self._settled.wait()
             gc.collect()
             gc.freeze()  # what is loaded stays: a full collection over it would stop the loop for its length
             gc.set_threshold(20_000, 50, 1_000)  # the pump freezes what is added; decision 0001
             first, renewal = unix_target(layout.run / "ca.sock"), unix_target(layout.xds_socket)
             login, joining = _at(settings.vm_host, settings.vm_login_port), _at(settings.vm_host, settings.xds_port)
-            await stack.enter_async_context(self._grpc([first, *login], mutual=False))
+            await stack.enter_async_context(self._grpc([first], mutual=False, trust=True))
+            if login:
+                await stack.enter_async_context(self._grpc(login, mutual=False, trust=False))
             mutual = [renewal, *_at("127.0.0.1", settings.xds_port), *joining]
-            await stack.enter_async_context(self._grpc(mutual, mutual=True))
+            await stack.enter_async_context(self._grpc(mutual, mutual=True, trust=True))
             if settings.plaintext_xds_port:
                 await stack.enter_async_context(plaintext_xds(self._xds, f"127.0.0.1:{settings.plaintext_xds_port}"))
             if settings.console_port:
@@ -162,15 +172,24 @@ class ControlPlane:
             await asyncio.Event().wait()
 
     @contextlib.asynccontextmanager
-    async def _grpc(self, addresses: Sequence[str], *, mutual: bool) -> AsyncIterator[None]:
+    async def _grpc(self, addresses: Sequence[str], *, mutual: bool, trust: bool) -> AsyncIterator[None]:
         server = grpc.aio.server(options=(*SERVER_OPTIONS, *OPTIONS))
         self._certificates.add_to(server)
+        if trust:
+            self._authority.service.add_to(server)
         if mutual:
             server.add_generic_rpc_handlers((self._xds.handler(), self._machines.handler()))
         for address in addresses:
             _add_port(server, address, self._serving.credentials(require_client_certificate=mutual))
         async with _running(server):
             yield
+
+    def _peer_of(self, context: AuthContext) -> PeerIdentity | None:
+        ca = self._authority.ca()
+        return peer_of(context, trust_domain=self._authority.domain, revoked=ca.revoked)
+
+    def _connected(self) -> list[str]:
+        return [f"{each.proxy.namespace}/{each.proxy.name}" for each in self._xds.proxies()]
 
     async def _analyse(self, refs: Sequence[Ref]) -> Sequence[Finding]:
         """What the checks say of the objects, and proxies once all have answered or a second has passed."""

@@ -7,6 +7,8 @@ much the graph has to drain.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lateen.api.codec import decode
 from lateen.api.core.pod import Pod
 from lateen.api.istio.workload_entry import WorkloadEntry
@@ -30,7 +32,7 @@ CLUSTER = "Kubernetes"
 class Identities:
     """Lookups for the certificate service and for xDS streams."""
 
-    def __init__(self, store: Store, tokens: TokenIssuer, trust_domain: str) -> None:
+    def __init__(self, store: Store, tokens: TokenIssuer, trust_domain: Callable[[], str]) -> None:
         self._store = store
         self._tokens = tokens
         self._trust_domain = trust_domain
@@ -47,7 +49,7 @@ class Identities:
         if workload is None or workload.service_account != caller.service_account:
             return None
         return PeerIdentity(
-            spiffe=SpiffeId(self._trust_domain, caller.namespace, caller.service_account),
+            spiffe=SpiffeId(self._trust_domain(), caller.namespace, caller.service_account),
             pod=caller.pod,
             uid=caller.uid,
             workload=workload.workload,
@@ -70,7 +72,7 @@ class Identities:
         workload = _workload(entry)
         assert workload is not None
         return PeerIdentity(
-            spiffe=SpiffeId(self._trust_domain, caller.namespace, caller.service_account),
+            spiffe=SpiffeId(self._trust_domain(), caller.namespace, caller.service_account),
             pod=entry_name(group, caller.address),
             uid=caller.uid,
             workload=caller.group,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lateen.engine import Transaction
+from lateen.engine import Q, Transaction
 from lateen.model.jwt_keys import KeySource, wanted_sources
+from lateen.model.trust import bundle_sources
 from lateen.security.jwks import KeyFetcher
 from lateen.xds.pump import Pump
 
@@ -22,6 +23,10 @@ def key_fetcher(pump: Pump, cache: Path | None = None) -> KeyFetcher:
     fetcher = KeyFetcher(publish, cache)
     if fetcher.known:
         pump.graph.commit(Transaction(put=list(fetcher.known.items())))
-    handle = pump.watch(want, wanted_sources)
+    handle = pump.watch(want, _wanted)
     want()
     return fetcher
+
+
+def _wanted(q: Q) -> tuple[KeySource, ...]:
+    return (*q(wanted_sources), *q(bundle_sources))

@@ -33,6 +33,7 @@ from lateen.node.envoy import envoy_binary
 from lateen.node.membership import Membership
 from lateen.node.names import Names
 from lateen.node.resolvers import Resolvers
+from lateen.node.trust import TrustFollower
 from lateen.node.workload import PodSpec, Workload
 from lateen.security.client import CertificateClient, ControlPlane
 
@@ -85,6 +86,14 @@ async def serve(machine: Machine) -> None:
     )
     await workload.start()
     os.chown(directory / "sds.sock", proxy.PROXY_ID, proxy.PROXY_ID)
+    follower = TrustFollower(
+        signer,
+        machine.state / "trust.json",
+        lambda: (workload,),
+        identity=lambda: workload.identity,
+        roots=bundle.roots,
+    )
+    follower.told(workload)
     joined = _Once(lambda entry: _envoy(machine, entry, address, binary))
     hello = Hello(address, _machine_id(machine.state), __version__)
     membership = Membership(bundle.xds, hello, lambda: workload.identity, names, joined.take)
@@ -92,6 +101,7 @@ async def serve(machine: Machine) -> None:
     try:
         async with asyncio.TaskGroup() as parts:
             parts.create_task(workload.run(), name="certificate")
+            parts.create_task(follower.run(), name="trust of the mesh")
             parts.create_task(membership.run(), name="membership")
             parts.create_task(joined.run(), name="Envoy")
     finally:

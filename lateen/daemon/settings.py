@@ -76,6 +76,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     vip_range: str = "10.96.0.0/16"
     """Services' addresses; the same holds."""
 
+    certificate_validity_s: Annotated[int, msgspec.Meta(ge=60, le=90 * 86400)] = 86400
+    """How long workloads' certificates last at most; they are renewed at half of it."""
+
     ready_timeout_s: float = 120
     """How long `lateen up` waits for the mesh before it says what is missing. The first start of Envoy on a
     machine reads 150 MB."""

@@ -22,12 +22,14 @@ DEFAULT_TIMEOUT_S = 5.0
 class KeySource(msgspec.Struct, frozen=True, order=True, cache_hash=True):
     """Where a key set is fetched from; the key of the input that holds it.
 
-    `url` is the key set's address, or with `discovery` the issuer's, whose discovery document names it.
+    `url` is the key set's address, or with `discovery` the issuer's, whose discovery document names it. With `bundle`
+    it is that of a SPIFFE bundle, whose roots are kept as PEM.
     """
 
     url: str
     discovery: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S
+    bundle: bool = False
 
     @property
     def collection(self) -> str:

@@ -1,6 +1,6 @@
 """The agent: certificates for the Pods of one node.
 
-    agent = Agent(signer, control=layout.agent_socket, state=layout.run / "agent.json")
+    agent = Agent(signer, control=layout.agent_socket, state=layout.run / "agent.json", trust=layout.run / "trust.json")
     await agent.run()
 
 It is told of Pods over its control socket (`lateen.node.control`; requests `add_pod`, `remove_pod`, `list`,
@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from lateen.lib.signing import Signer
+from lateen.lib.signing import TrustedSigner
 from lateen.node.control import ControlError, Json, serve
+from lateen.node.trust import TrustFollower
 from lateen.node.workload import PodSpec, Workload
 
 _log = structlog.stdlib.get_logger("lateen.node.agent")
@@ -29,22 +30,35 @@ _log = structlog.stdlib.get_logger("lateen.node.agent")
 class Agent:
     """Serves Pods until `run` is cancelled."""
 
-    def __init__(self, signer: Signer, *, control: Path, state: Path) -> None:
+    def __init__(
+        self,
+        signer: TrustedSigner,
+        *,
+        control: Path,
+        state: Path,
+        trust: Path,
+    ) -> None:
+        """`trust` is the file that keeps what the mesh trusts."""
         self._signer = signer
         self._state = state
         self._control = control
         self._pods: dict[str, tuple[Workload, asyncio.Task[None]]] = {}
+        self._trust = TrustFollower(signer, trust, lambda: [workload for workload, _ in self._pods.values()])
 
     async def run(self) -> None:
         """Takes up the Pods of the state file, then does as the control socket says."""
+        follower = asyncio.create_task(self._trust.run(), name="trust of the mesh")
         try:
             for spec in self._kept():
                 try:
-                    await self._add(spec)
+                    await self._add(spec, resumed=True)
                 except OSError as error:
                     _log.error("Pod not served", pod=spec.name, reason=str(error))
             await serve(self._control, self._handle)
         finally:
+            follower.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await follower
             for uid in list(self._pods):
                 await self._remove(uid)
 
@@ -77,16 +91,17 @@ class Agent:
             case other:
                 raise ControlError(f"unknown request {other!r}")
 
-    async def _add(self, spec: PodSpec) -> None:
+    async def _add(self, spec: PodSpec, *, resumed: bool = False) -> None:
         known = self._pods.get(spec.uid)
         if known is not None:
             if known[0].spec == spec and Path(spec.sds_socket).is_socket():  # noqa: ASYNC240 - a local file
                 return  # a Pod that was started anew has a new directory, without the socket
             await self._remove(spec.uid)
-        workload = Workload(spec, self._signer)
+        workload = Workload(spec, self._signer, resumed=resumed)
         await workload.start()
         task = asyncio.create_task(self._renew(workload), name=f"certificate of {spec.namespace}/{spec.name}")
         self._pods[spec.uid] = (workload, task)
+        self._trust.told(workload)
 
     async def _renew(self, workload: Workload) -> None:
         """Runs a Pod's renewals; a bug there is logged and does not take the other Pods along."""
@@ -101,6 +116,7 @@ class Agent:
         known = self._pods.pop(uid, None)
         if known is None:
             return
+        self._trust.told()
         workload, task = known
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

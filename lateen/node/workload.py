@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from lateen.lib.keypair import new_request
-from lateen.lib.signing import Signer, SigningError
+from lateen.lib.signing import Signer, SigningError, Trust, issuer_identifier
 from lateen.node.identity import Identity, from_answer, load, save
 from lateen.node.sds import SecretServer
 
@@ -68,20 +68,23 @@ class Workload:
         signer: Signer,
         *,
         kept: Path | None = None,
+        resumed: bool = False,
         now: Callable[[], dt.datetime] = utc_now,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`kept` is the file where the certificate is kept; it is beside the socket where nothing is said."""
+        """`kept` is the file where the certificate is kept; it is beside the socket where nothing is said. `resumed`:
+        an earlier agent has served this Pod."""
         self.spec = spec
         self._kept = kept or Path(spec.sds_socket).with_name("identity.json")
         self._signer = signer
         self._now = now
         self._jitter = jitter
-        self._server = SecretServer(f"{spec.namespace}/{spec.name}")
+        self._server = SecretServer(f"{spec.namespace}/{spec.name}", resumed=resumed)
         self._identity: Identity | None = None
         self._renew_at = now()
         self._wanted = asyncio.Event()
         self._error = ""
+        self._trust: bytes | None = None
 
     @property
     def state(self) -> WorkloadState:
@@ -102,6 +105,19 @@ class Workload:
         kept = load(self._kept, self._now())
         if kept is not None:
             self._serve(kept, kept.leaf.not_valid_before_utc)
+
+    @property
+    def behind(self) -> bool:
+        """True while the Pod's proxy does not use the trust that it was given last."""
+        return self._server.behind
+
+    def trust(self, trust: Trust) -> bool:
+        """Serves what the mesh trusts now; False when the Pod's certificate is of another CA than signs now."""
+        self._trust = trust.secret
+        if self._identity is None:
+            return True
+        self._server.update(self._identity, self._trust)
+        return issuer_identifier(self._identity.leaf) == trust.signer
 
     async def stop(self) -> None:
         """Ends the streams; Envoy keeps what it has."""
@@ -150,7 +166,7 @@ class Workload:
         self._renew_at = max(
             since + half * (1 - JITTER * self._jitter()), self._now() + dt.timedelta(seconds=SHORTEST_S)
         )
-        self._server.update(identity)
+        self._server.update(identity, self._trust)
 
     async def _obtain(self) -> Identity:
         """A new key with its certificate: by the old certificate while that is good and accepted, else by token (the

@@ -6,6 +6,7 @@ with the certificate that is still good, so that a token that ended during a lon
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,10 +15,12 @@ import grpc.aio
 import msgspec
 
 from lateen.lib.machines import ADDRESS_KEY
-from lateen.lib.signing import SERVER_NAMES, SERVICE, SigningError
+from lateen.lib.signing import SERVER_NAMES, SERVICE, TRUST_SERVICE, SigningError, Trust, TrustAnswer
+from lateen.security.protos import trust_pb2
 from lateen.security.protos.ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 
 TIMEOUT_S = 5.0
+_KEEPALIVE = (("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000))
 
 
 class ControlPlane(msgspec.Struct, frozen=True):
@@ -59,6 +62,32 @@ class CertificateClient:
         """The same for the holder of a certificate that is still good. SigningError when there are none."""
         credentials = self._credentials(key.encode(), chain.encode())
         return await self._ask(self._control_plane.renewal_target, credentials, csr, validity_s, ())
+
+    async def follow(
+        self, answers: AsyncIterator[TrustAnswer], *, key: str = "", chain: str = ""
+    ) -> AsyncIterator[Trust]:
+        """What the mesh trusts, at every change: with a certificate from where renewals go, else from where tokens go.
+        SigningError when the connection ends or there is none."""
+
+        async def told() -> AsyncIterator[trust_pb2.TrustAnswer]:
+            async for each in answers:
+                yield trust_pb2.TrustAnswer(version=each.version, pods=each.pods)
+
+        options = (("grpc.ssl_target_name_override", SERVER_NAMES[0]), *_KEEPALIVE)
+        target = self._control_plane.renewal_target if key else self._control_plane.token_target
+        credentials = self._credentials(key.encode() or None, chain.encode() or None)
+        async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
+            call = channel.stream_stream(
+                f"/{TRUST_SERVICE}/Follow",
+                request_serializer=trust_pb2.TrustAnswer.SerializeToString,
+                response_deserializer=trust_pb2.Trust.FromString,
+            )
+            try:
+                async for each in call(told()):
+                    yield Trust(each.version, each.roots, each.secret, each.signer)
+            except grpc.aio.AioRpcError as error:
+                raise SigningError(f"{error.code().name}: {error.details()}") from None
+        raise SigningError("the control plane ended the stream")
 
     def _credentials(self, key: bytes | None, chain: bytes | None) -> grpc.ChannelCredentials:
         try:

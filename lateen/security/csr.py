@@ -66,18 +66,22 @@ class CertificateService:
 
     def __init__(
         self,
-        ca: CertificateAuthority,
+        ca: Callable[[], CertificateAuthority],
         tokens: TokenIssuer,
         lookup: Lookup,
-        trust_domain: str,
+        trust_domain: Callable[[], str],
         now: Callable[[], dt.datetime] = utc_now,
     ) -> None:
         self._ca = ca
         self._tokens = tokens
         self._lookup = lookup
-        self._own = control_plane_id(trust_domain)
+        self._trust_domain = trust_domain
         self._now = now
         self._said = Once()
+
+    @property
+    def _own(self) -> SpiffeId:
+        return control_plane_id(self._trust_domain())
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Registers the service; before the server starts."""
@@ -96,7 +100,7 @@ class CertificateService:
             caller = self._caller(context, _address(request))
             identity = self._identity(caller, request)
             validity = dt.timedelta(seconds=max(0, min(request.validity_duration, 10**9)))
-            chain = self._ca.issue(request.csr, identity, validity)
+            chain = self._ca().issue(request.csr, identity, validity)
         except _Refusal as refusal:
             return await _abort(context, self._said, refusal.code, str(refusal))
         except Denied as denied:
@@ -132,6 +136,8 @@ class CertificateService:
         # The connection may have outlived the certificate it was opened with.
         if certificate.not_valid_after_utc <= self._now():
             raise _Refusal(grpc.StatusCode.UNAUTHENTICATED, "the client certificate has ended: show a token")
+        if self._ca().revoked(certificate):
+            raise _Refusal(grpc.StatusCode.UNAUTHENTICATED, "the client certificate is revoked: show a token")
         if peer.type == PEER_TYPE:
             return Caller(peer.namespace, peer.service_account, "", peer.uid, peer.workload, address)
         return Caller(peer.namespace, peer.service_account, peer.pod, peer.uid)

@@ -1,4 +1,4 @@
-"""Fetches the keys of token issuers, for the whole mesh, in the control plane.
+"""Fetches the keys of token issuers, and SPIFFE bundles of other trust domains, for the whole mesh.
 
 Each source has a task: fetch, publish what changed, wait, again. How long it waits is for the key server to say
 (`Cache-Control: max-age`) within `REFRESH_S`; after a failure it waits longer each time. The last good keys stay in
@@ -28,6 +28,7 @@ import httpcore
 import msgspec
 import structlog
 
+from lateen.lib.bundles import from_spiffe
 from lateen.lib.errors import LateenError
 from lateen.lib.keysets import encoded, usable_keys
 from lateen.model.jwt_keys import KeySource
@@ -163,7 +164,7 @@ async def fetch(source: KeySource, roots: ssl.SSLContext | None = None) -> Fetch
         raise KeyFetchError("the discovery document names no jwks_uri") from None
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
         raise KeyFetchError(f"{type(error).__name__}: {error}") from None
-    return Fetched(_public(text), refresh_s)
+    return Fetched(_roots(text) if source.bundle else _public(text), refresh_s)
 
 
 def _pool(roots: ssl.SSLContext | None) -> httpcore.AsyncConnectionPool:
@@ -215,6 +216,14 @@ def _public(text: bytes) -> str:
     if not keys:
         raise KeyFetchError("there is no public key in it")
     return encoded(keys)
+
+
+def _roots(text: bytes) -> str:
+    """The roots of a SPIFFE bundle as PEM."""
+    try:
+        return from_spiffe(text)
+    except ValueError as error:
+        raise KeyFetchError(str(error)) from None
 
 
 class _Restrained(httpcore.AsyncNetworkBackend):

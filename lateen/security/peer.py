@@ -82,11 +82,15 @@ def parse_peer(certificate: str | bytes | x509.Certificate) -> PeerIdentity:
 
 
 def peer_of(
-    context: AuthContext, *, trust_domain: str | None = None, now: Callable[[], dt.datetime] = utc_now
+    context: AuthContext,
+    *,
+    trust_domain: Callable[[], str] | None = None,
+    revoked: Callable[[x509.Certificate], bool] = lambda _: False,
+    now: Callable[[], dt.datetime] = utc_now,
 ) -> PeerIdentity | None:
     """The identity of a gRPC caller by its client certificate, which the TLS layer has verified when the connection
-    was opened; None without one, when it is no workload's, has ended since, or is of another trust domain (a root may
-    be shared)."""
+    was opened; None without one, when it is no workload's, has ended since, is revoked, or is of another trust domain
+    (a root may be shared)."""
     pem = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
     if pem is None:
         return None
@@ -95,5 +99,5 @@ def peer_of(
         peer = parse_peer(certificate)
     except ValueError:
         return None
-    foreign = trust_domain is not None and peer.trust_domain != trust_domain
-    return None if foreign or certificate.not_valid_after_utc <= now() else peer
+    foreign = trust_domain is not None and peer.trust_domain != trust_domain()
+    return None if foreign or certificate.not_valid_after_utc <= now() or revoked(certificate) else peer

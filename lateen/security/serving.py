@@ -34,13 +34,14 @@ class ServingCertificate:
 
     def __init__(
         self,
-        ca: CertificateAuthority,
-        trust_domain: str,
+        ca: Callable[[], CertificateAuthority],
+        trust_domain: Callable[[], str],
         names: tuple[str, ...] = SERVER_NAMES,
         now: Callable[[], dt.datetime] = utc_now,
     ) -> None:
         self._ca = ca
-        self._identity = control_plane_id(trust_domain)
+        self._trust_domain = trust_domain
+        self._made_for: tuple[CertificateAuthority, str] | None = None
         self._names = names
         self._now = now
         self._renew_at = dt.datetime.min.replace(tzinfo=dt.UTC)
@@ -49,12 +50,15 @@ class ServingCertificate:
         self._lock = threading.Lock()
 
     def current(self) -> tuple[bytes, bytes, int]:
-        """Key, chain (both PEM) and which issue of them this is; renewed first when half of its life is over."""
+        """Key, chain (both PEM) and which issue of them this is; renewed first when half of its life is over, or the
+        CA, or what it trusts, is another."""
         with self._lock:  # handshakes ask from gRPC's threads
             now = self._now()
-            if now >= self._renew_at:
+            ca, domain = self._ca(), self._trust_domain()
+            if now >= self._renew_at or self._made_for != (ca, domain):
                 key, csr = new_request()
-                chain = self._ca.issue_serving(csr, self._identity, self._names)
+                chain = ca.issue_serving(csr, control_plane_id(domain), self._names)
+                self._made_for = (ca, domain)
                 leaf = x509.load_pem_x509_certificate(chain[0].encode())
                 self._key, self._chain = key.encode(), "".join(chain[:-1]).encode()
                 self._renew_at = now + (leaf.not_valid_after_utc - now) / 2
@@ -68,7 +72,7 @@ class ServingCertificate:
         def configuration() -> grpc.ServerCertificateConfiguration:
             nonlocal served
             key, chain, served = self.current()
-            roots = self._ca.trust_pem.encode() if require_client_certificate else None
+            roots = self._ca().trust_pem.encode() if require_client_certificate else None
             return grpc.ssl_server_certificate_configuration([(key, chain)], roots)
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -73,6 +75,26 @@ def test_a_sidecar_shows_the_certificate_of_its_service_account(bookinfo: Mesh, 
         assert f"spiffe://cluster.local/ns/default/sa/bookinfo-{app}" in uris
         root = x509.load_pem_x509_certificate((bookinfo.settings.layout().ca / "root-cert.pem").read_bytes())
         certificate.verify_directly_issued_by(root)
+
+
+def test_a_new_root_reaches_everybody_under_load(bookinfo: Mesh) -> None:
+    """`lateen ca rotate`: no request fails, every sidecar has a certificate of the new root, and the old one goes."""
+    root = bookinfo.settings.layout().ca / "root-cert.pem"
+    before = root.read_text()
+    with ThreadPoolExecutor(1) as background:
+        load = background.submit(bookinfo.load, "/productpage", rate=20, duration_s=15)
+        assert "trusted until" in bookinfo.lateen("ca", "rotate", "--wait").stdout
+        report = load.result()
+    assert report.failed == 0, report.lines()
+    assert before in root.read_text()
+    again = bookinfo.lateen("ca", "rotate", expect=1)
+    assert "--retire" in again.stderr
+    bookinfo.lateen("ca", "rotate", "--retire")
+    eventually(lambda: json.loads(bookinfo.lateen("ca", "show", "-o", "json").stdout)["behind"], lambda each: not each)
+    assert before not in root.read_text()
+    assert bookinfo.lateen("ca", "export").stdout == root.read_text()
+    report = bookinfo.load("/productpage", requests=50, connections=4)
+    assert report.failed == 0, report.lines()
 
 
 def test_strict_refuses_plaintext_and_the_mesh_goes_on(bookinfo: Mesh, stranger: Json) -> None:

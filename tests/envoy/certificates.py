@@ -16,6 +16,20 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
+_SIGNS = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+"""What the SPIFFE validator insists on: a leaf whose key usage says that it signs no certificates."""
+
+
 class Authority:
     """A root that signs leaves valid for an hour."""
 
@@ -43,6 +57,7 @@ class Authority:
             _builder(x509.Name([]), self._name, own.public_key())
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .add_extension(usage, critical=False)
+            .add_extension(_SIGNS, critical=True)
             .add_extension(issuer, critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lateen.lib.layout import Layout
 from tests.envoy.harness import Validator, short_directory
 
 
@@ -25,3 +26,12 @@ def directory() -> Iterator[Path]:
     made = short_directory()
     yield made
     shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def layout(directory: Path) -> Layout:
+    """The directories of a mesh."""
+    made = Layout("test", directory / "state", directory / "run")
+    for each in (made.state, made.run):
+        each.mkdir(mode=0o700)
+    return made

@@ -17,16 +17,21 @@ import grpc.aio
 import msgspec
 from cryptography import x509
 
+from lateen.apiserver.operations import Apply
+from lateen.apiserver.store import Store
+from lateen.daemon.authority import Authority
+from lateen.daemon.inputs import Inputs, initial
 from lateen.daemon.settings import Settings, write
+from lateen.engine import Graph
 from lateen.lib.layout import Layout
 from lateen.lib.spiffe import SpiffeId
 from lateen.node.control import call
-from lateen.security.ca import CertificateAuthority, open_ca
 from lateen.security.client import unix_target
 from lateen.security.csr import Caller, CertificateService
 from lateen.security.peer import PeerIdentity
 from lateen.security.serving import SERVER_OPTIONS, ServingCertificate
 from lateen.security.tokens import TokenIssuer
+from lateen.xds.pump import Pump
 
 TRUST_DOMAIN = "cluster.local"
 TYPE = "type.googleapis.com/envoy.extensions."
@@ -35,7 +40,8 @@ Json = dict[str, Any]
 
 
 class Signing:
-    """The certificate service on `ca.sock` (tokens) and `xds.sock` (certificates) of a run directory."""
+    """The CA with the certificate and trust services, on `ca.sock` (tokens) and `xds.sock` (certificates) of a run
+    directory: a control plane without xDS."""
 
     def __init__(self, layout: Layout, validity: dt.timedelta = dt.timedelta(hours=24)) -> None:
         self.layout = layout
@@ -44,21 +50,27 @@ class Signing:
         self.pods: dict[str, PeerIdentity] = {}
         self.issued = 0
         self._servers: list[grpc.aio.Server] = []
-
-    @property
-    def ca(self) -> CertificateAuthority:
-        """The CA as its files are now."""
-        return open_ca(self.layout.ca, max_validity=self.validity)
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, *handlers: grpc.GenericRpcHandler) -> None:
         """Serves; more handlers are added to the mutual TLS server."""
-        ca = self.ca
-        service = CertificateService(ca, self.tokens, self._lookup, TRUST_DOMAIN)
-        serving = ServingCertificate(ca, TRUST_DOMAIN)
+        self.store = await Store.open(self.layout.store)
+        graph = Graph()
+        graph.commit(initial(self.store.rows()))
+        pump = Pump(graph)
+        self.store.subscribe(Inputs(pump.submit))
+        self.authority = Authority(
+            self.layout.ca, self.store, pump, lambda: (), validity=self.validity, settle_after_start_s=0.2
+        )
+        self._tasks = [asyncio.create_task(pump.run()), asyncio.create_task(self.authority.run())]
+        domain = self.authority.domain
+        service = CertificateService(self.authority.ca, self.tokens, self._lookup, domain)
+        serving = ServingCertificate(self.authority.ca, domain)
         self.layout.xds_socket.parent.mkdir(parents=True, exist_ok=True)
         for path, mutual in ((self.layout.run / "ca.sock", False), (self.layout.xds_socket, True)):
             server = grpc.aio.server(options=SERVER_OPTIONS)
             service.add_to(server)
+            self.authority.service.add_to(server)
             if mutual:
                 server.add_generic_rpc_handlers(handlers)
             credentials = serving.credentials(require_client_certificate=mutual)
@@ -71,6 +83,14 @@ class Signing:
         for server in self._servers:
             await server.stop(None)
         self._servers.clear()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.store.close()
+
+    async def apply(self, document: Json) -> None:
+        """Puts an object into the store."""
+        await self.store.write([Apply(document)], author="test")
 
     def pod(self, name: str, **fields: str) -> Json:
         """Makes a Pod known; what the agent must be told of it."""

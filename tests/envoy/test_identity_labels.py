@@ -14,7 +14,8 @@ import pytest
 from lateen.lib.keypair import new_request
 from lateen.lib.peer import envoy_expression
 from lateen.lib.spiffe import SpiffeId
-from lateen.security.ca import CertificateAuthority, open_ca
+from lateen.security.ca import CertificateAuthority
+from lateen.security.ca_files import open_ca
 from lateen.security.peer import PeerIdentity
 from tests.envoy.harness import Envoy, short_directory
 from tests.envoy.identities import TYPE, Json, until

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -49,14 +48,6 @@ class Ads:
             if not request.response_nonce:
                 nonce += 1
                 yield DeltaDiscoveryResponse(type_url=request.type_url, nonce=str(nonce))
-
-
-@pytest.fixture
-def layout(directory: Path) -> Layout:
-    made = Layout("test", directory / "state", directory / "run")
-    for each in (made.state, made.run):
-        each.mkdir(mode=0o700)
-    return made
 
 
 def _spec(layout: Layout, pod: dict[str, str], **changed: object) -> BootstrapSpec:

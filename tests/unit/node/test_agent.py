@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lateen.lib.signing import SigningError
+from lateen.lib.signing import SigningError, Trust, TrustAnswer
 from lateen.node.agent import Agent
 from lateen.node.control import LINE_BYTES, ControlError, call
 from tests.envoy.harness import short_directory
@@ -22,6 +22,12 @@ from tests.envoy.harness import short_directory
 
 class Away:
     """A signer whose control plane is not there."""
+
+    async def follow(
+        self, answers: AsyncIterator[TrustAnswer], *, key: str = "", chain: str = ""
+    ) -> AsyncIterator[Trust]:
+        raise SigningError("UNAVAILABLE: nobody there")
+        yield
 
     async def sign(self, csr: str, *, token: str) -> tuple[str, ...]:
         raise SigningError("UNAVAILABLE: nobody there")
@@ -41,7 +47,7 @@ def directory() -> Iterator[Path]:
 async def running(directory: Path) -> AsyncIterator[Path]:
     """An agent; its control socket."""
     control = directory / "agent.sock"
-    agent = Agent(Away(), control=control, state=directory / "agent.json")
+    agent = Agent(Away(), control=control, state=directory / "agent.json", trust=directory / "trust.json")
     task = asyncio.create_task(agent.run())
     try:
         async with asyncio.timeout(30):

@@ -30,7 +30,7 @@ from lateen.lib.spiffe import SpiffeId
 from lateen.node.identity import from_answer, load, save
 from lateen.node.sds import SERVICE, TYPE_URL
 from lateen.node.workload import PodSpec, Workload
-from lateen.security.ca import open_ca
+from lateen.security.ca_files import open_ca
 from lateen.security.peer import PeerIdentity
 from tests.envoy.harness import short_directory
 

@@ -15,7 +15,8 @@ from cryptography.x509.oid import NameOID
 
 from lateen.lib.keypair import new_request
 from lateen.lib.spiffe import SpiffeId, control_plane_id
-from lateen.security.ca import FILES, CaError, CsrError, open_ca
+from lateen.security.ca import CaError, CsrError
+from lateen.security.ca_files import FILES, open_ca
 from lateen.security.peer import PeerIdentity, parse_peer
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)

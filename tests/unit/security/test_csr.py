@@ -18,7 +18,8 @@ from cryptography import x509
 from lateen.lib.keypair import new_request
 from lateen.lib.signing import SERVER_NAMES, SERVICE, SigningError
 from lateen.lib.spiffe import CONTROL_PLANE_ACCOUNT, CONTROL_PLANE_NAMESPACE, SpiffeId
-from lateen.security.ca import CertificateAuthority, open_ca
+from lateen.security.ca import CertificateAuthority
+from lateen.security.ca_files import open_ca
 from lateen.security.client import CertificateClient, ControlPlane, unix_target
 from lateen.security.csr import Caller, CertificateService
 from lateen.security.peer import PeerIdentity, parse_peer, utc_now
@@ -56,8 +57,8 @@ class Plane:
         return self.pods.get(caller.uid)
 
     async def start(self) -> None:
-        service = CertificateService(self.ca, self.tokens, self.lookup, "cluster.local", now=self.now)
-        serving = ServingCertificate(self.ca, "cluster.local", now=self.now)
+        service = CertificateService(lambda: self.ca, self.tokens, self.lookup, lambda: "cluster.local", now=self.now)
+        serving = ServingCertificate(lambda: self.ca, lambda: "cluster.local", now=self.now)
         for name, mutual in (("ca", False), ("xds", True)):
             server = grpc.aio.server(options=SERVER_OPTIONS)
             service.add_to(server)
@@ -231,7 +232,7 @@ async def test_an_absent_control_plane_is_an_error_soon(plane: Plane) -> None:
 async def test_the_servers_certificate_is_renewed_and_open_connections_stay(plane: Plane) -> None:
     credentials = grpc.ssl_channel_credentials(plane.ca.trust_pem.encode())
     options = (("grpc.ssl_target_name_override", SERVER_NAMES[0]), ("grpc.use_local_subchannel_pool", 1))
-    serving = ServingCertificate(plane.ca, "cluster.local", now=plane.now)
+    serving = ServingCertificate(lambda: plane.ca, lambda: "cluster.local", now=plane.now)
     first = serving.current()
     assert serving.current() == first
     plane.time = dt.timedelta(hours=11, minutes=58)

@@ -116,8 +116,8 @@ def test_who_calls() -> None:
     context = Context(certificate(subject_of(identity), str(SPIFFE)))
     before = NOW - dt.timedelta(seconds=1)
     assert peer_of(context, now=lambda: before) == identity
-    assert peer_of(context, trust_domain="cluster.local", now=lambda: before) == identity
-    assert peer_of(context, trust_domain="other.mesh", now=lambda: before) is None
+    assert peer_of(context, trust_domain=lambda: "cluster.local", now=lambda: before) == identity
+    assert peer_of(context, trust_domain=lambda: "other.mesh", now=lambda: before) is None
     assert peer_of(context, now=lambda: NOW) is None
     assert peer_of(Context(None)) is None
 
