@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from lateen.api.codec import decode
 from lateen.api.core.pod import Pod
+from lateen.api.core.service_account import ServiceAccount
 from lateen.api.istio.workload_entry import WorkloadEntry
 from lateen.api.objects import ref_of, transaction
 from lateen.apiserver.store import Store
@@ -38,12 +39,14 @@ class Identities:
         self._trust_domain = trust_domain
 
     def certificate_of(self, caller: Caller) -> PeerIdentity | None:
-        """What a caller's certificate says; None when its Pod is gone, another, or of another account. Denied when it
-        is a machine that its group does not let in."""
+        """What a caller's certificate says; None when its Pod or its account is gone, or another. Denied when it is a
+        machine that its group does not let in."""
         if caller.group:
             return self._machine(caller)
         pod = self._pod(caller.namespace, caller.pod)
         if pod is None or pod.metadata.uid != caller.uid:
+            return None
+        if not self._alive(caller.namespace, caller.service_account, caller.account_uid):
             return None
         workload = _workload(pod)
         if workload is None or workload.service_account != caller.service_account:
@@ -84,19 +87,34 @@ class Identities:
         )
 
     def peer_of_token(self, token: str) -> TokenClaims | None:
-        """Who holds that token; None when it is not valid, or its Pod is gone."""
+        """Who holds that token; None when it is not valid, or its Pod or its account is gone."""
         try:
             claims = self._tokens.verify(token, CA_AUDIENCE)
         except TokenError:
             return None
         pod = self._pod(claims.namespace, claims.pod)
+        if not self._alive(claims.namespace, claims.service_account, claims.account_uid):
+            return None
         return claims if pod is not None and pod.metadata.uid == claims.uid else None
 
     def account_of(self, namespace: str, name: str) -> str | None:
-        """The service account of a Pod or WorkloadEntry; None when there is none of that name."""
+        """The service account of a Pod or WorkloadEntry; None when there is none of that name, or no such account."""
         pod = self._pod(namespace, name)
         workload = _workload(pod if pod is not None else self._entry(namespace, name))
-        return workload.service_account if workload is not None else None
+        if workload is None or self.account_uid(namespace, workload.service_account) is None:
+            return None
+        return workload.service_account
+
+    def account_uid(self, namespace: str, name: str) -> str | None:
+        """The uid of a service account; None when there is none. Who deletes an account ends what it could do."""
+        row = self._store.get(ref_of(ServiceAccount, namespace, name))
+        found = typed(row) if row is not None else None
+        return found.metadata.uid if isinstance(found, ServiceAccount) else None
+
+    def _alive(self, namespace: str, name: str, uid: str) -> bool:
+        """Whether an account is there and, where a credential names its uid, still the same."""
+        found = self.account_uid(namespace, name)
+        return found is not None and uid in ("", found)
 
     def _pod(self, namespace: str, name: str) -> Pod | None:
         row = self._store.get(ref_of(Pod, namespace, name))

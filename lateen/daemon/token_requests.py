@@ -53,6 +53,9 @@ def token_route(store: Store, tokens: TokenIssuer, identities: Identities) -> Ro
             raise NotFoundError(f"there is no {bound.kind} {namespace}/{bound.name}", remedy="bind tokens to Pods")
         if row.decode()["metadata"]["uid"] != bound.uid:
             raise ConflictError(f"the Pod {namespace}/{bound.name} is another than that with uid {bound.uid}")
+        account_uid = identities.account_uid(namespace, account)
+        if account_uid is None:
+            raise NotFoundError(f"there is no ServiceAccount {namespace}/{account}", remedy="make it")
         if identities.account_of(namespace, bound.name) != account:
             raise BadRequestError(f"the Pod {namespace}/{bound.name} does not run as {account}")
         lifetime_s = max(_MIN_LIFETIME_S, min(asked.expiration_seconds, MAX_LIFETIME_S))
@@ -63,6 +66,7 @@ def token_route(store: Store, tokens: TokenIssuer, identities: Identities) -> Ro
             uid=bound.uid,
             audiences=asked.audiences,
             lifetime_s=lifetime_s,
+            account_uid=account_uid,
         )
         ends = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=lifetime_s)
         status = {"token": token, "expirationTimestamp": f"{ends:%Y-%m-%dT%H:%M:%SZ}"}

@@ -119,7 +119,7 @@ class Kubelet:
             for state in self.platform.pods().values():
                 self._worker(state.uid).told(state)
             self.cluster.listen("Pod", self._changed)
-            for kind in ("ConfigMap", "Secret"):
+            for kind in ("ConfigMap", "Secret", "ServiceAccount"):
                 self.cluster.listen(kind, lambda _before, _after: self._retry())
             async for event in self.platform.events():
                 self._happened(event)

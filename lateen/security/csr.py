@@ -33,7 +33,7 @@ Context = grpc.aio.ServicerContext[IstioCertificateRequest, IstioCertificateResp
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks, as proven. `pod` and `uid` are empty for a certificate that names no Pod.
+    """Who asks, as proven. `pod` and `uid` are empty for a certificate that names no Pod, `account_uid` for any.
 
     A machine is one of a WorkloadGroup: `group` is its name, `uid` the group's. `address` is what the machine says.
     """
@@ -44,6 +44,7 @@ class Caller(msgspec.Struct, frozen=True):
     uid: str = ""
     group: str = ""
     address: str = ""
+    account_uid: str = ""
 
 
 class Denied(Exception):
@@ -122,7 +123,15 @@ class CertificateService:
                     claims = self._tokens.verify(token.strip(), CA_AUDIENCE)
                 except TokenError as error:
                     raise _Refusal(grpc.StatusCode.UNAUTHENTICATED, str(error)) from None
-                return Caller(claims.namespace, claims.service_account, claims.pod, claims.uid, claims.group, address)
+                return Caller(
+                    claims.namespace,
+                    claims.service_account,
+                    claims.pod,
+                    claims.uid,
+                    claims.group,
+                    address,
+                    claims.account_uid,
+                )
         pem = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
         if pem is None:
             raise _Refusal(grpc.StatusCode.UNAUTHENTICATED, "show a service account token or a client certificate")
@@ -153,7 +162,8 @@ class CertificateService:
             )
             raise _Refusal(
                 grpc.StatusCode.PERMISSION_DENIED,
-                f"there is no Pod {name} with uid {caller.uid or '(none)'} and account {caller.service_account}",
+                f"there is no Pod {name} with uid {caller.uid or '(none)'} and account {caller.service_account}, "
+                "or that account was deleted",
             )
         proven = SpiffeId(self._own.trust_domain, caller.namespace, caller.service_account)
         if identity.spiffe != proven:

@@ -49,6 +49,7 @@ class TokenClaims(msgspec.Struct, frozen=True, kw_only=True):
     group: str
     audiences: tuple[str, ...]
     expires: int
+    account_uid: str = ""
 
 
 class TokenIssuer:
@@ -90,8 +91,10 @@ class TokenIssuer:
         group: str = "",
         audiences: tuple[str, ...] = (CA_AUDIENCE,),
         lifetime_s: int = DEFAULT_LIFETIME_S,
+        account_uid: str = "",
     ) -> str:
-        """A token for one Pod, or for the machines of one group. The lifetime is cut to a day."""
+        """A token for one Pod, or for the machines of one group. The lifetime is cut to a day. With `account_uid` it ends
+        with that very account."""
         now = int(self._now())
         claims = {
             "iss": ISSUER,
@@ -103,7 +106,7 @@ class TokenIssuer:
             "jti": secrets.token_hex(16),
             "kubernetes.io": {
                 "namespace": namespace,
-                "serviceaccount": {"name": service_account},
+                "serviceaccount": {"name": service_account, "uid": account_uid},
                 "workloadgroup" if group else "pod": {"name": group or pod, "uid": uid},
             },
         }
@@ -139,4 +142,5 @@ class TokenIssuer:
             group=group.get("name", ""),
             audiences=tuple(claims["aud"]),
             expires=claims["exp"],
+            account_uid=bound["serviceaccount"].get("uid", ""),
         )

@@ -40,6 +40,10 @@ class PlugIn:
         self.root = authority("plug-in root")
         self.signing = authority("plug-in intermediate", self.root, days)
 
+    def renew(self) -> None:
+        """Another intermediate of the same root."""
+        self.signing = authority("plug-in intermediate", self.root)
+
     def files(self) -> dict[str, str]:
         """The four files by name."""
         key = self.signing[1].private_bytes(

@@ -18,9 +18,13 @@ import httpx
 import pytest
 
 from lateen.apiserver.client import Client
-from lateen.apiserver.errors import BadRequestError, ConflictError
+from lateen.apiserver.errors import BadRequestError, ConflictError, NotFoundError
 from lateen.daemon import settings as settings_module
 from lateen.lib.findings import Level, Position
+from lateen.lib.keypair import new_request
+from lateen.lib.signing import SigningError
+from lateen.security import client as security
+from lateen.security.client import CertificateClient, unix_target
 
 Json = dict[str, Any]
 
@@ -51,6 +55,10 @@ spec:
   resolution: DNS
   ports: [{name: https, number: 443, protocol: TLS}]
 """
+
+
+def account(name: str) -> Json:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": "default"}}
 
 
 def free_port() -> int:
@@ -240,6 +248,8 @@ async def test_a_token_is_bound_to_a_pod_that_is_there(plane: ControlPlane) -> N
         return {"spec": {"boundObjectRef": {"kind": "Pod", "name": "p", "uid": uid}, "expirationSeconds": 3600}}
 
     uid = made["metadata"]["uid"]
+    for name in ("app", "admin"):
+        await plane.client.create(account(name))
     path = "/api/v1/namespaces/default/serviceaccounts/{}/token"
     answer = await plane.client.post(path.format("app"), request(uid))
     assert answer["status"]["token"].count(".") == 2
@@ -247,3 +257,32 @@ async def test_a_token_is_bound_to_a_pod_that_is_there(plane: ControlPlane) -> N
         await plane.client.post(path.format("app"), request("another"))
     with pytest.raises(BadRequestError, match="does not run as"):
         await plane.client.post(path.format("admin"), request(uid))
+    await plane.client.delete("ServiceAccount", "app", "default")
+    with pytest.raises(NotFoundError, match="no ServiceAccount default/app"):
+        await plane.client.post(path.format("app"), request(uid))
+
+
+async def test_who_deletes_an_account_ends_its_tokens(plane: ControlPlane) -> None:
+    """Also when an account of that name is made again: it is another."""
+    await plane.client.create(account("app"))
+    pod: Json = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"}}
+    pod["spec"] = {"serviceAccountName": "app", "containers": [{"name": "c", "command": ["true"]}]}
+    made = await plane.client.create(pod)
+    bound = {"kind": "Pod", "name": "p", "uid": made["metadata"]["uid"]}
+
+    async def token() -> str:
+        asked = {"spec": {"boundObjectRef": bound}}
+        answer = await plane.client.post("/api/v1/namespaces/default/serviceaccounts/app/token", asked)
+        return answer["status"]["token"]
+
+    target = unix_target(plane.layout.run / "ca.sock")
+    signer = CertificateClient(security.ControlPlane(target, target, plane.layout.ca / "root-cert.pem"))
+    first = await token()
+    assert len(await signer.sign(new_request()[1], token=first)) == 2
+    await plane.client.delete("ServiceAccount", "app", "default")
+    with pytest.raises(SigningError, match=r"PERMISSION_DENIED: .*that account was deleted"):
+        await signer.sign(new_request()[1], token=first)
+    await plane.client.create(account("app"))
+    with pytest.raises(SigningError, match="PERMISSION_DENIED"):
+        await signer.sign(new_request()[1], token=first)
+    assert len(await signer.sign(new_request()[1], token=await token())) == 2
