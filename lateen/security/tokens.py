@@ -93,8 +93,8 @@ class TokenIssuer:
         lifetime_s: int = DEFAULT_LIFETIME_S,
         account_uid: str = "",
     ) -> str:
-        """A token for one Pod, or for the machines of one group. The lifetime is cut to a day. With `account_uid` it ends
-        with that very account."""
+        """A token for one Pod, or for the machines of one group. The lifetime is cut to a day. With `account_uid` it
+        ends with that very account."""
         now = int(self._now())
         claims = {
             "iss": ISSUER,
