@@ -54,7 +54,7 @@ from lateen.intent.outbound import address_host
 from lateen.intent.route_table import passes_unknown
 from lateen.intent.scope import Scope
 from lateen.model.hosts import is_wildcard
-from lateen.model.mesh import connect_timeout_s, dns_refresh_s, tcp_keepalive, upgrades_to_http2
+from lateen.model.mesh import connect_timeout_s, dns_refresh_s, mesh_tls, outer_tls, tcp_keepalive, upgrades_to_http2
 from lateen.model.protocols import Protocol
 from lateen.model.services import Resolution
 from lateen.model.visibility import Client, client_of
@@ -162,7 +162,7 @@ def outbound(q: Q, client: Client, name: str) -> Resource | None:
     if intent.resolution not in _BY_TRAFFIC and not _hashes(intent) and setting_of(q, intent) is not None:
         cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
     upgrade = _upgrades(q, intent)
-    _set_transport(cluster, intent, client, upgrade)
+    _set_transport(q, cluster, intent, client, upgrade)
     if not intent.protocol.is_tcp:
         checked = intent.transport is Transport.TLS and policy.tls is not None
         options = http_options(
@@ -201,7 +201,7 @@ def _set_discovery(q: Q, cluster: Cluster, intent: OutboundCluster) -> None:
         cluster.load_assignment.endpoints.append(locality_endpoints(group, intent.transport))
 
 
-def _set_transport(cluster: Cluster, intent: OutboundCluster, client: Client, upgrade: bool) -> None:
+def _set_transport(q: Q, cluster: Cluster, intent: OutboundCluster, client: Client, upgrade: bool) -> None:
     proxy_protocol = intent.policy.proxy_protocol
     if intent.transport is Transport.TLS and (tls := intent.policy.tls) is not None:
         http = not intent.protocol.is_tcp
@@ -212,6 +212,7 @@ def _set_transport(cluster: Cluster, intent: OutboundCluster, client: Client, up
             tls.sni or ("" if http else host),
             names or ((tls.sni or host,) if not http and (tls.sni or host) else ()),
             ("h2",) if intent.protocol.is_http2 or upgrade else (),
+            q(outer_tls),
             by_control_plane=client.router or bool(client.rules),
         )
         set_socket(cluster.transport_socket, context)
@@ -224,7 +225,7 @@ def _set_transport(cluster: Cluster, intent: OutboundCluster, client: Client, up
         return
     tls = intent.policy.tls
     sni = tls.sni if tls is not None and tls.sni else intent.sni
-    context = mesh_client(intent.peers, sni, _alpn(intent, upgrade))
+    context = mesh_client(intent.peers, sni, _alpn(intent, upgrade), q(mesh_tls))
     if intent.transport is Transport.MESH:
         set_socket(cluster.transport_socket, context)
         set_proxy_protocol(cluster.transport_socket, proxy_protocol)

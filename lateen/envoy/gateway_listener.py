@@ -31,7 +31,7 @@ from lateen.intent.security import Security, security
 from lateen.intent.stream import StreamRoute, gateway_tcp_routes, gateway_tls_routes
 from lateen.lib.ids import Ref
 from lateen.model.gateways import GatewayServer, ServerKind, gateway_servers
-from lateen.model.mesh import access_log, mesh_ref, trust_domains
+from lateen.model.mesh import accepted_domains, access_log, mesh_ref, mesh_tls, outer_tls
 from lateen.model.policy_attachment import Workloads
 from lateen.model.visibility import Client, client_of
 
@@ -114,7 +114,10 @@ def _add_server(q: Q, client: Client, listener: Listener, server: GatewayServer,
             if terminated is None or server.tls is None:
                 return []
             http = server.kind is ServerKind.HTTPS
-            set_socket(terminated.transport_socket, termination(server.tls, q(trust_domains), http=http))
+            set_socket(
+                terminated.transport_socket,
+                termination(server.tls, q(accepted_domains), q(mesh_tls), q(outer_tls), http=http),
+            )
             if http:
                 terminated.filters.append(_manager(q, listener, server, enforced))
             else:

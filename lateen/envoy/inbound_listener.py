@@ -41,7 +41,7 @@ from lateen.features.feature import Direction
 from lateen.intent.inbound import InboundPort, inbound_ports
 from lateen.intent.scope import Scope
 from lateen.intent.security import Security, security
-from lateen.model.mesh import access_log, detection_timeout_s, mesh_ref, trust_domains
+from lateen.model.mesh import accepted_domains, access_log, detection_timeout_s, mesh_ref, mesh_tls
 from lateen.model.peer_authentication import MtlsMode, peer_policy
 from lateen.model.policy_attachment import Workloads
 from lateen.model.protocols import Protocol
@@ -127,7 +127,10 @@ def _add_chain(
     match.transport_protocol = transport
     match.application_protocols.extend(alpn)
     if mutual:
-        set_socket(chain.transport_socket, mesh_server(q(trust_domains), SERVER_ALPN_HTTP if http else MESH_TCP_ALPN))
+        set_socket(
+            chain.transport_socket,
+            mesh_server(q(accepted_domains), SERVER_ALPN_HTTP if http else MESH_TCP_ALPN, q(mesh_tls)),
+        )
     cluster = f"inbound|{port.port}||" if port.port else INBOUND_PASSTHROUGH
     if not http:
         waits = add_network_security(chain, enforced, tls=mutual, settable=not port.endpoint)

@@ -10,7 +10,7 @@ Source: https://www.envoyproxy.io/docs/envoy/latest/api-v3/extensions/transport_
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import lru_cache
 
 from envoy.config.core.v3.base_pb2 import TransportSocket
 from envoy.extensions.transport_sockets.raw_buffer.v3.raw_buffer_pb2 import RawBuffer
@@ -31,6 +31,7 @@ from lateen.envoy.sources import (
     add_own_secret,
 )
 from lateen.features.encoding import pack
+from lateen.model.mesh import TlsBounds
 
 TLS = "envoy.transport_sockets.tls"
 RAW = "envoy.transport_sockets.raw_buffer"
@@ -50,10 +51,10 @@ OS_TRUST = "/etc/ssl/certs/ca-certificates.crt"
 """The machine's own certificate authorities (Debian's path): what SIMPLE trusts when told nothing else."""
 
 
-def mesh_client(peers: Iterable[str], sni: str, alpn: Iterable[str]) -> UpstreamTlsContext:
+def mesh_client(peers: Iterable[str], sni: str, alpn: Iterable[str], bounds: TlsBounds) -> UpstreamTlsContext:
     """The client's side of mutual TLS: own certificate, and only `peers` (URI names) may answer; none: anybody
     with a certificate of the mesh."""
-    context = UpstreamTlsContext.FromString(_mesh_client(tuple(alpn)))
+    context = UpstreamTlsContext.FromString(_mesh_client(tuple(alpn), bounds))
     context.sni = sni
     common = context.common_tls_context
     for peer in peers:
@@ -61,26 +62,24 @@ def mesh_client(peers: Iterable[str], sni: str, alpn: Iterable[str]) -> Upstream
     return context
 
 
-@cache
-def _mesh_client(alpn: tuple[str, ...]) -> bytes:
+@lru_cache(64)
+def _mesh_client(alpn: tuple[str, ...], bounds: TlsBounds) -> bytes:
     """What such contexts have in common, encoded: there is one in every cluster."""
     context = UpstreamTlsContext()
     common = context.common_tls_context
     common.alpn_protocols.extend(alpn)
-    common.tls_params.tls_minimum_protocol_version = TlsParameters.TLSv1_2
-    common.tls_params.tls_maximum_protocol_version = TlsParameters.TLSv1_3
+    _set_bounds(common.tls_params, bounds)
     _own_certificate(common)
     return context.SerializeToString()
 
 
-def mesh_server(trust_domains: Iterable[str], alpn: Iterable[str]) -> DownstreamTlsContext:
+def mesh_server(trust_domains: Iterable[str], alpn: Iterable[str], bounds: TlsBounds) -> DownstreamTlsContext:
     """The server's side of mutual TLS: the client shows a certificate of one of the trust domains."""
     context = DownstreamTlsContext()
     context.require_client_certificate.value = True
     common = context.common_tls_context
     common.alpn_protocols.extend(alpn)
-    common.tls_params.tls_minimum_protocol_version = TlsParameters.TLSv1_2
-    common.tls_params.tls_maximum_protocol_version = TlsParameters.TLSv1_3
+    _set_bounds(common.tls_params, bounds)
     _own_certificate(common)
     for domain in trust_domains:
         _add_name(common.combined_validation_context.default_validation_context, prefix=f"spiffe://{domain}/")
@@ -88,7 +87,13 @@ def mesh_server(trust_domains: Iterable[str], alpn: Iterable[str]) -> Downstream
 
 
 def origination(
-    settings: ClientTLSSettings, sni: str, names: Iterable[str], alpn: Iterable[str], *, by_control_plane: bool
+    settings: ClientTLSSettings,
+    sni: str,
+    names: Iterable[str],
+    alpn: Iterable[str],
+    bounds: TlsBounds,
+    *,
+    by_control_plane: bool,
 ) -> UpstreamTlsContext:
     """TLS as a DestinationRule asks for it (SIMPLE, MUTUAL).
 
@@ -99,8 +104,7 @@ def origination(
     context.sni = sni
     common = context.common_tls_context
     common.alpn_protocols.extend(alpn)
-    common.tls_params.tls_minimum_protocol_version = TlsParameters.TLSv1_2
-    common.tls_params.tls_maximum_protocol_version = TlsParameters.TLSv1_3
+    _set_bounds(common.tls_params, bounds)
     credential = settings.credential_name if by_control_plane else None
     if settings.mode == "MUTUAL" and credential:
         add_credential(common.tls_certificate_sds_secret_configs.add(), credential)
@@ -125,22 +129,29 @@ def origination(
     return context
 
 
-def termination(settings: ServerTLSSettings, trust_domains: Iterable[str], *, http: bool) -> DownstreamTlsContext:
+def termination(
+    settings: ServerTLSSettings, trust_domains: Iterable[str], mesh: TlsBounds, outer: TlsBounds, *, http: bool
+) -> DownstreamTlsContext:
     """TLS that ends at a gateway. Certificates come from Secrets (`credentialName`) or from files of the gateway.
 
     MUTUAL wants a client certificate, OPTIONAL_MUTUAL takes one, ISTIO_MUTUAL wants one of the mesh.
     """
     alpn = SERVER_ALPN_HTTP if http else ()
     if settings.mode == "ISTIO_MUTUAL":
-        return mesh_server(trust_domains, alpn)
+        return mesh_server(trust_domains, alpn, mesh)
     context = DownstreamTlsContext()
     context.require_client_certificate.value = settings.mode == "MUTUAL"
     common = context.common_tls_context
     common.alpn_protocols.extend(alpn)
     parameters = common.tls_params
-    parameters.tls_minimum_protocol_version = _version(settings.min_protocol_version, TlsParameters.TLSv1_2)
+    _set_bounds(parameters, outer)
+    parameters.tls_minimum_protocol_version = _version(
+        settings.min_protocol_version, parameters.tls_minimum_protocol_version
+    )
     parameters.tls_maximum_protocol_version = _version(settings.max_protocol_version, TlsParameters.TLSv1_3)
-    parameters.cipher_suites.extend(dict.fromkeys(settings.cipher_suites))
+    if settings.cipher_suites:
+        del parameters.cipher_suites[:]
+        parameters.cipher_suites.extend(dict.fromkeys(settings.cipher_suites))
     names = settings.credential_names or ((settings.credential_name,) if settings.credential_name else ())
     for name in names:
         add_credential(common.tls_certificate_sds_secret_configs.add(), name)
@@ -177,6 +188,14 @@ def _check_client(validation: CertificateValidationContext, settings: ServerTLSS
 def _files(settings: ServerTLSSettings) -> list[tuple[str, str]]:
     found = [(each.server_certificate or "", each.private_key or "") for each in settings.tls_certificates]
     return found or [(settings.server_certificate or "", settings.private_key or "")]
+
+
+def _set_bounds(parameters: TlsParameters, bounds: TlsBounds) -> None:
+    """TLS 1.2 to 1.3, unless the mesh configuration says otherwise."""
+    parameters.tls_minimum_protocol_version = _version(bounds.minimum, TlsParameters.TLSv1_2)
+    parameters.tls_maximum_protocol_version = TlsParameters.TLSv1_3
+    parameters.cipher_suites.extend(bounds.cipher_suites)
+    parameters.ecdh_curves.extend(bounds.curves)
 
 
 def _version(said: str | None, default: TlsParameters.TlsProtocol) -> TlsParameters.TlsProtocol:

@@ -21,7 +21,7 @@ from lateen.api.istio.destination_rule import (
     TcpKeepalive,
 )
 from lateen.api.istio.virtual_service import HTTPRetry
-from lateen.api.mesh.config import MESH_CONFIG_NAME, ROOT_NAMESPACE, MeshConfig
+from lateen.api.mesh.config import MESH_CONFIG_NAME, ROOT_NAMESPACE, MeshConfig, TLSConfig
 from lateen.api.objects import get, ref_of
 from lateen.engine import Q
 from lateen.lib.ids import Ref
@@ -72,6 +72,35 @@ def domain(q: Q) -> str:
 def trust_domain(q: Q) -> str:
     """The trust domain of workload identities."""
     return q(mesh_config).trust_domain
+
+
+class TlsBounds(msgspec.Struct, frozen=True):
+    """What TLS is spoken at least, and with what; empty: what the proxy takes by itself."""
+
+    minimum: str = ""
+    cipher_suites: tuple[str, ...] = ()
+    curves: tuple[str, ...] = ()
+
+
+def mesh_tls(q: Q) -> TlsBounds:
+    """The bounds of mutual TLS between proxies (`meshMTLS`)."""
+    return _bounds(q(mesh_config).mesh_mtls)
+
+
+def outer_tls(q: Q) -> TlsBounds:
+    """The bounds of all other TLS (`tlsDefaults`), where a Gateway or DestinationRule has none of its own."""
+    return _bounds(q(mesh_config).tls_defaults)
+
+
+def _bounds(said: TLSConfig) -> TlsBounds:
+    minimum = "" if said.min_protocol_version == "TLS_AUTO" else said.min_protocol_version
+    return TlsBounds(minimum, tuple(dict.fromkeys(said.cipher_suites)), tuple(dict.fromkeys(said.ecdh_curves)))
+
+
+def accepted_domains(q: Q) -> tuple[str, ...]:
+    """The trust domains whose workloads may connect: the mesh's own, its aliases, those that `caCertificates` name."""
+    others = (domain for each in q(mesh_config).ca_certificates for domain in each.trust_domains)
+    return tuple(dict.fromkeys((*q(trust_domains), *others)))
 
 
 def trust_domains(q: Q) -> tuple[str, ...]:

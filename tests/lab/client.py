@@ -51,6 +51,12 @@ class Caller:
         self._connection = http.client.HTTPConnection("unused", timeout=20)
         self._connection.sock = lab.connect(host, port, **how)
 
+    @property
+    def tls_version(self) -> str:
+        """The TLS version that is spoken; empty for a plain connection."""
+        spoken = self._connection.sock
+        return spoken.version() or "" if isinstance(spoken, ssl.SSLSocket) else ""
+
     def __enter__(self) -> Caller:
         return self
 

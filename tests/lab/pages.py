@@ -17,6 +17,11 @@ class LabPage:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
 
+    @property
+    def lab(self) -> Lab:
+        """The lab itself."""
+        return self._lab
+
     def apply(self, text: str) -> list[str]:
         """Replaces the configuration; what Envoy does not take."""
         try:

@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
+import msgspec
+
+from lateen.api.codec import decode_as
 from lateen.api.core.config_map import ConfigMap
 from lateen.api.mesh.config import MESH_CONFIG_NAME, ROOT_NAMESPACE, MeshConfig
+from lateen.api.mesh.security import security_problems
 from lateen.api.problems import Problem, at, warning
 from lateen.api.shape import Faults, check_struct
 from lateen.lib.yaml import Path, YamlError, format_path, value
@@ -23,6 +27,7 @@ IMPLEMENTED: Final = frozenset(
         "accessLogEncoding",
         "accessLogFile",
         "accessLogFormat",
+        "caCertificates",
         "clusterDomain",
         "discovery",
         "connectTimeout",
@@ -36,11 +41,13 @@ IMPLEMENTED: Final = frozenset(
         "enableAutoMtls",
         "h2UpgradePolicy",
         "localityLbSetting",
+        "meshMTLS",
         "outboundTrafficPolicy",
         "pathNormalization",
         "protocolDetectionTimeout",
         "rootNamespace",
         "tcpKeepalive",
+        "tlsDefaults",
         "trustDomain",
         "trustDomainAliases",
     }
@@ -79,6 +86,9 @@ def mesh_problems(subject: ConfigMap) -> Iterator[Problem]:
             yield warning(place, message, fault.remedy, NOT_THERE)
         else:
             yield Problem(place, message, fault.remedy)
+    if all(fault.unknown for fault in faults):
+        for each in security_problems(decode_as(raw, MeshConfig)):
+            yield msgspec.structs.replace(each, path=place, message=f"{each.path}: {each.message}")
     unknown = {fault.path for fault in faults}
     for path in _without_effect(cast("dict[str, Any]", raw), ()):
         if path not in unknown:

@@ -27,6 +27,33 @@ def said(mesh: str, name: str = "istio", namespace: str = "istio-system") -> lis
         ("a: [", "error data.mesh: line 2: "),
         ("- a", "error data.mesh: the configuration must be a mapping of fields"),
         ("nothing: 5", 'warning data.mesh: nothing: there is no field "nothing" here'),
+        ("meshMTLS: {cipherSuites: [ECDHE-ECDSA-AES128-GCM-SHA265]}", "error data.mesh: meshMTLS.cipherSuites[0]: "),
+        ("meshMTLS: {minProtocolVersion: TLSV1_1}", 'error data.mesh: meshMTLS.minProtocolVersion: "TLSV1_1" is not'),
+        ("tlsDefaults: {ecdhCurves: [P-255]}", 'error data.mesh: tlsDefaults.ecdhCurves[0]: "P-255" is none that'),
+        (
+            "meshMTLS: {cipherSuites: [ECDHE-ECDSA-AES128-GCM-SHA256], minProtocolVersion: TLSV1_3}",
+            "warning data.mesh: meshMTLS.cipherSuites: cipher suites can be chosen up to TLS 1.2",
+        ),
+        (
+            "meshMTLS: {cipherSuites: [AES128-SHA]}",
+            "warning data.mesh: meshMTLS.cipherSuites: none of them goes with the certificates of the mesh",
+        ),
+        ("trustDomain: a/b", 'error data.mesh: trustDomain: "a/b" is no trust domain'),
+        ("trustDomainAliases: [A]", 'error data.mesh: trustDomainAliases[0]: "A" is no trust domain'),
+        ("caCertificates: [{pem: x}]", "error data.mesh: caCertificates[0].pem: "),
+        ("caCertificates: [{trustDomains: [a]}]", "error data.mesh: caCertificates[0]: it needs one of pem and"),
+        (
+            "caCertificates: [{spiffeBundleUrl: 'file:/x'}]",
+            "error data.mesh: caCertificates[0].spiffeBundleUrl: it is no address of HTTP",
+        ),
+        (
+            "caCertificates: [{spiffeBundleUrl: 'http://x/'}]",
+            "warning data.mesh: caCertificates[0].spiffeBundleUrl: whoever is on the way",
+        ),
+        (
+            "caCertificates: [{spiffeBundleUrl: 'https://x/', certSigners: [a]}]",
+            "warning data.mesh: caCertificates[0].certSigners: it is not implemented yet",
+        ),
         ("enableTracing: true", "warning data.mesh: enableTracing is not implemented yet"),
         ("defaultConfig: {concurrency: 2}", "warning data.mesh: defaultConfig.concurrency is not implemented yet"),
     ],
