@@ -282,9 +282,9 @@ class Catalogue:
             self.accepted(entry, current.version)
 
     def _refresh(self, entry: Entry) -> None:
-        before, frozen, origins = entry.version, self.frozen(entry), tuple(entry.inputs)
+        before, frozen, origins = _offered(entry), self.frozen(entry), tuple(entry.inputs)
         self._read(entry)
-        if entry.version != before or entry.failed or frozen != self.frozen(entry):
+        if _offered(entry) != before or entry.failed or frozen != self.frozen(entry):
             self._announce(entry, origins)
 
     def _announce(self, entry: Entry, before: tuple[Ref, ...] = ()) -> None:
@@ -369,3 +369,9 @@ class Catalogue:
             return new
         good = entry.good_inputs
         return {ref: good.get(ref) for ref, value in entry.inputs.items() if good.get(ref) != value}
+
+
+def _offered(entry: Entry) -> tuple[object, ...]:
+    """The version clients get of an entry, and what must be there with it."""
+    serving = entry.serving
+    return (entry.version, serving.clusters, serving.together) if serving is not None else (entry.version,)

@@ -81,6 +81,8 @@ class ProxyStatus(msgspec.Struct, frozen=True):
     acked_revision: int
     types: tuple[TypeStatus, ...]
     behind: tuple[Behind, ...] = ()
+    sated: bool = False
+    """It has asked for so many unknown names that it gets everything at once."""
 
 
 class XdsServer:
@@ -251,6 +253,7 @@ class XdsServer:
             stream.acked_revision,
             tuple(rows),
             tuple(lagging(self._catalogue, stream)),
+            stream.sated,
         )
 
 
