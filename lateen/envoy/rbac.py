@@ -14,11 +14,9 @@ from collections.abc import Iterable
 from envoy.config.core.v3.address_pb2 import CidrRange
 from envoy.config.rbac.v3 import rbac_pb2 as pb
 from envoy.config.route.v3.route_components_pb2 import HeaderMatcher
-from envoy.extensions.path.match.uri_template.v3.uri_template_match_pb2 import UriTemplateMatchConfig
 from envoy.type.matcher.v3.metadata_pb2 import MetadataMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
-from lateen.features.encoding import pack
 from lateen.intent.authorization import NamedRule
 from lateen.intent.predicate import (
     Address,
@@ -28,7 +26,6 @@ from lateen.intent.predicate import (
     Metadata,
     Not,
     Path,
-    PathTemplate,
     Pattern,
     Peer,
     Port,
@@ -37,8 +34,6 @@ from lateen.intent.predicate import (
     Side,
     Some,
 )
-
-URI_TEMPLATE = "envoy.path.match.uri_template.uri_template_matcher"
 
 
 def write_rules(target: pb.RBAC, action: pb.RBAC.Action, rules: Iterable[NamedRule]) -> None:
@@ -73,11 +68,6 @@ def write_permission(target: pb.Permission, predicate: Predicate) -> None:
             _write_header(target.header, predicate)
         case Path(value):
             write_text(target.url_path.path, value)
-        case PathTemplate(template):
-            config = UriTemplateMatchConfig()
-            config.path_template = template
-            target.uri_template.name = URI_TEMPLATE
-            pack(target.uri_template.typed_config, config)
         case Metadata():
             _write_metadata(target.metadata, predicate)
         case Address(side, network) if side is Side.DESTINATION:
@@ -111,7 +101,7 @@ def write_principal(target: pb.Principal, predicate: Predicate) -> None:
             _write_metadata(target.metadata, predicate)
         case Path(value):
             write_text(target.url_path.path, value)
-        case Port() | ServerName() | PathTemplate():
+        case Port() | ServerName():
             raise TypeError(f"{predicate} says nothing about the caller")
 
 

@@ -29,7 +29,6 @@ from lateen.intent.predicate import (
     Metadata,
     Not,
     Path,
-    PathTemplate,
     Pattern,
     Peer,
     Port,
@@ -53,6 +52,7 @@ LOCAL_TRUST_DOMAIN = "cluster.local"
 
 _SPIFFE = "spiffe://"
 _SEGMENT = "[^/]*"
+_VARIABLES = re.compile(r"(\{\*\*?\})")
 
 
 class Meaning(msgspec.Struct, frozen=True):
@@ -231,8 +231,11 @@ def _address(side: Side, said: str) -> Predicate:
 
 
 def _path(said: str) -> Predicate:
+    """A template becomes an expression: Envoy's own matcher of templates takes a segment with an unusual character
+    (`|`, `"`) for none, so a rule of DENY would let it pass."""
     if "{*}" in said or "{**}" in said:
-        return PathTemplate(said.replace("{**}", "**").replace("{*}", "*"))
+        parts = {"{**}": ".*", "{*}": f"{_SEGMENT[:-1]}+"}
+        return Path(Pattern(Form.REGEX, "".join(parts.get(each) or re.escape(each) for each in _VARIABLES.split(said))))
     return Path(pattern(said))
 
 

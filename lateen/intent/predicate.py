@@ -124,12 +124,6 @@ class Path(msgspec.Struct, frozen=True):
     value: Pattern
 
 
-class PathTemplate(msgspec.Struct, frozen=True):
-    """The request's path as a template of Envoy: `*` one segment, `**` the rest."""
-
-    template: str
-
-
 class Metadata(msgspec.Struct, frozen=True):
     """A value that an earlier filter left under a path of keys; `lists`: a list that has such an item counts too.
 
@@ -144,7 +138,7 @@ class Metadata(msgspec.Struct, frozen=True):
     request: bool = True
 
 
-Test: TypeAlias = Peer | Address | Port | ServerName | Header | Path | PathTemplate | Metadata
+Test: TypeAlias = Peer | Address | Port | ServerName | Header | Path | Metadata
 Predicate: TypeAlias = All | Some | Not | Test
 
 
@@ -157,7 +151,7 @@ def of_request(predicate: Predicate) -> bool:
             return of_request(item)
         case Metadata():
             return predicate.request
-        case Header() | Path() | PathTemplate():
+        case Header() | Path():
             return True
         case _:
             return False

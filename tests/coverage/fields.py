@@ -1,4 +1,4 @@
-"""The fields of the routing kinds, from their schemas: every leaf, and every value where the schema lists values.
+"""The fields of routing and security, from the schemas: every leaf, and every value where a schema lists values.
 
 A path is written as in `lateen.api.coverage`: `spec.http[].match[].uri.exact`, `spec.selector{}`. A value of an
 enumeration is a line of its own: `spec.servers[].tls.mode=SIMPLE`.
@@ -17,7 +17,10 @@ import yaml
 
 from tests.paths import shared
 
-KINDS = ("VirtualService", "DestinationRule", "Gateway", "Sidecar", "ServiceEntry", "WorkloadGroup")
+KINDS = (
+    *("VirtualService", "DestinationRule", "Gateway", "Sidecar", "ServiceEntry", "WorkloadGroup"),
+    *("PeerAuthentication", "RequestAuthentication", "AuthorizationPolicy"),
+)
 Json = dict[str, Any]
 
 

@@ -1,4 +1,4 @@
-"""The field coverage report: each field of the routing kinds with the test that shows it, or the finding about it."""
+"""The field coverage report: each field of routing and security with the test that shows it, or its finding."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ REPORT = Path(__file__).resolve().parents[2] / "docs" / "reference" / "field-cov
 HEAD = """\
 # Field coverage
 
-Every field of the routing kinds, and every value where the schema lists values. A field is covered by a test in which
-two documents differ in that field alone and a real Envoy behaves differently (`tests/coverage/test_fields.py`, by the
-name of the case), or by the finding that says that it has no effect. `tests/coverage/test_report.py` writes this page
-and fails when a field is neither.
+Every field of routing and security, and every value where the schema lists values. A field is covered by a test in
+which two documents differ in that field alone and a real Envoy behaves differently (`tests/coverage/test_fields.py`,
+by the name of the case), or by the finding that says that it has no effect. `tests/coverage/test_report.py` writes
+this page and fails when a field is neither.
 """
 
 

@@ -16,7 +16,10 @@ from tests.lab.pages import LabPage
 TRUST = ("mesh-tls",)
 """Pages about handshakes: tests/docs/test_trust_pages.py runs them."""
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "features"
-SECURITY = ("authorization", "external-authorization", "request-authentication")
+SECURITY = (
+    *("authorization", "external-authorization", "request-authentication", "peer-authentication"),
+    *("tcp-authorization", "path-normalization", "dry-run"),
+)
 """Pages that need callers with certificates: tests/docs/test_security_pages.py runs them."""
 ELSEWHERE = (*SECURITY, *TRUST, "dns", "virtual-machines")
 """Pages with tests of their own: tests/docs/test_dns_page.py, tests/e2e/test_machines_pages.py."""

@@ -1,14 +1,15 @@
 """The pages about security policies do what they say, on the real Envoy.
 
 Their expectations are calls: `by` (a SPIFFE path; none: plain traffic), `path`, `method`, `headers`, `token` or
-`cookie` (claims of a token), then `status`, `answer` (headers of the answer; null: absent) and `seen` (headers the
-application got). With `connect`, a port, the caller says nothing and `hears` one line. `$ISSUER` and `$KEYS` are those
-of a provider.
+`cookie` (claims of a token), then `status` (0: no answer), `answer` (headers of the answer; null: absent), `seen`
+(headers the application got) and `counted` (by how much counters of the proxy that end so grew). With `connect`, a
+port, the caller says nothing and `hears` one line. `$ISSUER` and `$KEYS` are those of a provider.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,12 +74,20 @@ def _check(pod: GuardedPod, provider: IdentityProvider, expected: dict[str, Any]
     if "cookie" in expected:
         headers.append(("cookie", f"session={provider.token(**_claims(expected['cookie']))}"))
     call = Call(by, path=expected["path"], method=expected.get("method", "GET"), headers=headers)
+    before = {name: _counter(pod, name) for name in expected.get("counted", {})}
     (got,) = pod.calls([call])
     assert got.status == expected["status"], where
+    for name, grown in expected.get("counted", {}).items():
+        assert _counter(pod, name) - before[name] == grown, (where, name)
     for name, value in expected.get("answer", {}).items():
         assert got.headers.get(name) == value, where
     for name, value in expected.get("seen", {}).items():
         assert got.seen_headers.get(name) == value, where
+
+
+def _counter(pod: GuardedPod, name: str) -> int:
+    lines = pod.envoy.admin("/stats", filter=re.escape(name) + "$").splitlines()
+    return sum(int(each.rpartition(": ")[2]) for each in lines)
 
 
 def _claims(said: dict[str, Any]) -> dict[str, Any]:

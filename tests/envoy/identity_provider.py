@@ -11,9 +11,11 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 
+SLOW_S = 1.0
+
 
 class IdentityProvider:
-    """Serves `/.well-known/openid-configuration`, `/keys` and `/token?sub=...` on loopback."""
+    """Serves `/.well-known/openid-configuration`, `/keys`, the same after a while as `/slow`, and `/nothing`."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -55,6 +57,10 @@ class IdentityProvider:
         """The document at a path."""
         if path.startswith("/.well-known/openid-configuration"):
             return json.dumps({"issuer": self.issuer, "jwks_uri": f"{self.issuer}/keys"})
+        if path.startswith("/nothing"):
+            return '{"keys": []}'
+        if path.startswith("/slow"):
+            time.sleep(SLOW_S)
         return self.keys
 
     def token(self, subject: str = "alice", **claims: Any) -> str:

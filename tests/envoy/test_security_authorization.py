@@ -109,7 +109,7 @@ CASES: list[tuple[str, list[Call], list[Call]]] = [
     (operation('notPaths: ["/admin*"]'), [A], [Call(path="/admin/x")]),
     (
         operation('paths: ["/u/{*}/info"]'),
-        [Call(path="/u/1/info"), Call(path="/u/1/info?q=/")],
+        [Call(path="/u/1/info"), Call(path="/u/1/info?q=/"), Call(path='/u/a|"<b/info'), Call(path="/u/%7C/info")],
         [Call(path="/u/info"), Call(path="/u/1/2/info"), Call(path="/u/1/info/x")],
     ),
     (

@@ -23,6 +23,7 @@ class Certificates:
         self.leaf("edge", "root", "shop.test", "*.shop.test")
         self.leaf("client", "root", "client.test", uri="spiffe://cluster.local/ns/default/sa/client")
         self.leaf("stranger", "other", "stranger.test")
+        self.leaf("alice", "root", uri="spiffe://cluster.local/ns/a/sa/alice")
         self.leaf("workload", "root", uri="spiffe://cluster.local/ns/default/sa/default")
         self.leaf("twin", "root", "twin.test", key=self.read("client.key").encode())
         for name in ("server", "client"):

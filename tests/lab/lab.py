@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,6 +38,7 @@ from lateen.lib.ids import Ref
 from lateen.model.workloads import Locality
 from tests.configuration import objects
 from tests.envoy.harness import SECRET, Envoy, Json, Validator, short_directory
+from tests.envoy.identity_provider import IdentityProvider
 from tests.lab.certificates import Certificates
 from tests.lab.server import Servers
 from tests.lab.world import ADDRESSES, APPLICATION, DNS, GATEWAY, HOSTS, LISTENING, NAMES, WORLD
@@ -44,6 +46,9 @@ from tests.lab.world import ADDRESSES, APPLICATION, DNS, GATEWAY, HOSTS, LISTENI
 READY_S = 15.0
 PROXY = 0x539
 """The mark of the proxies' own connections."""
+EDGE = (("gateway.networking.k8s.io/gateway-name", "edge"), ("istio", "ingressgateway"))
+"""The labels of the gateway."""
+ISSUER = "http://issuer.lab"
 OUTSIDE = 0x53A
 """The mark of clients without a proxy."""
 
@@ -185,7 +190,7 @@ class Lab:
         self._listening: list[socket.socket] = []
         try:
             self._prepare()
-            router = Scope(ProxyKind.ROUTER, "istio-system", (("istio", "ingressgateway"),), locality=locality)
+            router = Scope(ProxyKind.ROUTER, "istio-system", EDGE, locality=locality)
             self.gateway = Station(router, self.certificates, self.sidecar)
             mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._control = mine
@@ -227,6 +232,8 @@ class Lab:
 
     def close(self) -> None:
         """Ends everything."""
+        if "provider" in vars(self):
+            self.provider.close()
         for each in self._listening:
             each.shutdown(socket.SHUT_RDWR)
             each.close()
@@ -245,7 +252,7 @@ class Lab:
     def configure(self, *texts: str) -> None:
         """Replaces what tests have configured, forgets what servers saw. Refused when Envoy does not take it.
 
-        `@files` in a text stands for the directory of the certificates.
+        `@files` in a text stands for the directory of the certificates, `http://issuer.lab` for the identity provider.
         """
         self._objects = {}
         self.servers.reset()
@@ -253,10 +260,19 @@ class Lab:
 
     def add(self, *texts: str) -> None:
         """Adds to the configuration; an object replaces one of the same name."""
-        wanted = [each for text in texts for each in objects(text.replace("@files", str(self.directory)))]
+        wanted = [each for text in texts for each in objects(self._filled(text))]
         self._objects |= {each.ref: each for each in wanted}
         for each in (self.sidecar, self.gateway):
             each.configure(list(self._objects.values()))
+
+    def _filled(self, text: str) -> str:
+        text = text.replace("@files", str(self.directory))
+        return text.replace(ISSUER, self.provider.issuer) if ISSUER in text else text
+
+    @cached_property
+    def provider(self) -> IdentityProvider:
+        """An identity provider outside of the lab's network, where the control plane is."""
+        return IdentityProvider()
 
     # -- sockets ----------------------------------------------------------------------------------------------
 

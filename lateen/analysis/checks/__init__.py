@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lateen.analysis.check import Check
 from lateen.analysis.checks import (
+    authorization_rules,
     destination_rule,
     envoy_filter,
     gateway,
@@ -45,4 +46,5 @@ CHECKS: tuple[Check, ...] = (
     *envoy_filter.CHECKS,
     *pods.CHECKS,
     *security_policies.CHECKS,
+    *authorization_rules.CHECKS,
 )

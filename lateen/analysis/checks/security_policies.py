@@ -104,16 +104,32 @@ def tokens_not_verified(q: Q, subject: AuthorizationPolicy) -> Iterator[Said]:
 
 
 @check("LTN0127", Level.WARNING, "An issuer is there twice", RequestAuthentication)
-def issuer_twice(_: Q, subject: RequestAuthentication) -> Iterator[Said]:
-    """Two rules of a policy have the same issuer. A token counts when it fits one of them, so the stricter rule (other
-    audiences, other keys) protects nothing.
+def issuer_twice(q: Q, subject: RequestAuthentication) -> Iterator[Said]:
+    """Two rules for the same workloads have the same issuer, in one policy or in two. A token counts when it fits one
+    of them, so the stricter rule (other audiences, other keys) protects nothing.
 
     Keep one rule for each issuer.
     """
     counted = Counter(each.issuer for each in subject.spec.jwt_rules if each.issuer)
+    beside = {
+        rule.issuer: other.name
+        for other in in_namespace(q, RequestAuthentication, subject.namespace)
+        if other.name != subject.name and _same_workloads(other, subject)
+        for rule in other.spec.jwt_rules
+    }
     for index, each in enumerate(subject.spec.jwt_rules):
+        path = at("spec", "jwtRules", index, "issuer")
         if each.issuer and counted[each.issuer] > 1:
-            yield Said(at("spec", "jwtRules", index, "issuer"), f"{each.issuer} is the issuer of another rule too")
+            yield Said(path, f"{each.issuer} is the issuer of another rule too")
+        elif each.issuer and each.issuer in beside:
+            yield Said(path, f"{each.issuer} is an issuer of {beside[each.issuer]} too, for the same workloads")
+
+
+def _same_workloads(one: RequestAuthentication, other: RequestAuthentication) -> bool:
+    def means(policy: RequestAuthentication) -> object:
+        return policy.spec.selector, policy.spec.target_ref, policy.spec.target_refs
+
+    return means(one) == means(other)
 
 
 def _provider(policy: AuthorizationPolicy) -> str:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from tests.coverage.case import Case, Refusal
-from tests.coverage.cases import destination_rule, gateway, service_entry, sidecar, virtual_service, workload_group
+from tests.coverage.cases import (
+    destination_rule,
+    gateway,
+    security,
+    service_entry,
+    sidecar,
+    virtual_service,
+    workload_group,
+)
 
-KINDS = (virtual_service, destination_rule, gateway, service_entry, sidecar, workload_group)
+KINDS = (virtual_service, destination_rule, gateway, service_entry, sidecar, workload_group, security)
 
 
 def cases() -> list[Case]:

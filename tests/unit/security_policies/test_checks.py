@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lateen.analysis.check import Said
-from lateen.analysis.checks.security_policies import CHECKS
+from lateen.analysis.checks import authorization_rules, security_policies
 from lateen.engine import Q
 from lateen.lib.ids import Ref
 from tests.configuration import graph_of, objects
@@ -35,9 +35,62 @@ metadata: {name: tokens}
 spec: {jwtRules: [{issuer: x}]}
 ---
 """
+CHECKS = (*security_policies.CHECKS, *authorization_rules.CHECKS)
+TCP = """
+apiVersion: v1
+kind: Service
+metadata: {name: app}
+spec: {clusterIP: 10.96.0.1, selector: {app: app}, ports: [{name: tcp-db, port: 9000}, {name: http, port: 9080}]}
+---
+"""
 ASKS = "{rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}"
 
 
+MERGING = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "pathNormalization: {normalization: MERGE_SLASHES}"}
+---
+"""
+
+
+def rule(said: str) -> str:
+    """A policy with one rule: an operation, a source or a condition, by what is said."""
+    if said.startswith("key"):
+        return f"{{rules: [{{when: [{{{said}}}]}}]}}"
+    of_operation = any(each in said for each in ("hosts", "paths", "methods", "ports", "notPaths"))
+    where, what = ("to", "operation") if of_operation else ("from", "source")
+    return f"{{rules: [{{{where}: [{{{what}: {{{said}}}}}]}}]}}"
+
+
+NEVER = (
+    'paths: ["admin"]',
+    'paths: ["/a?b=c"]',
+    'paths: ["/a/../b"]',
+    'notPaths: ["admin"]',
+    'methods: ["get"]',
+    'hosts: ["https://app.test"]',
+    'principals: ["spiffe://cluster.local/ns/a/sa/b"]',
+    'principals: ["cluster.local/b"]',
+    'namespaces: ["a"], notNamespaces: ["a*"]',
+    'namespaces: ["a", "ab"], notNamespaces: ["*"]',
+    'paths: ["/a"], notPaths: ["*a"]',
+    'ipBlocks: ["10.0.0.0/24"], notIpBlocks: ["10.0.0.0/8"]',
+    "key: source.namespace, values: [a], notValues: [a]",
+    "key: source.namespace, values: [a]}, {key: source.namespace, values: [b]",
+    'ports: ["80"]}}], when: [{key: destination.port, values: ["81"]}], from: [{source: {namespaces: [a]',
+)
+POSSIBLE = (
+    'namespaces: ["a*"], notNamespaces: ["ab"]',
+    'namespaces: ["a", "b"], notNamespaces: ["a"]',
+    'ipBlocks: ["10.0.0.0/8"], notIpBlocks: ["10.0.0.0/24", "fd00::/8"]',
+    'paths: ["*a"], notPaths: ["/a*"]',
+    'paths: ["/a//b", "*"]',
+    'key: source.namespace, values: [a]}, {key: source.namespace, values: ["a*"]',
+    'key: "request.headers[a]", values: [a]}, {key: "request.headers[a]", values: [b]',
+    'principals: ["*", "cluster.local/ns/a/*"]',
+)
 CASES: list[tuple[str, str, str, list[str]]] = [
     ("AuthorizationPolicy", "{rules: [{}]}", "", []),
     ("AuthorizationPolicy", "{selector: {matchLabels: {app: app}}, rules: [{}]}", "", []),
@@ -55,6 +108,24 @@ CASES: list[tuple[str, str, str, list[str]]] = [
     ("AuthorizationPolicy", "{rules: [{when: [{key: 'request.auth.claims[a]', values: [b]}]}]}", "", ["LTN0126"]),
     ("RequestAuthentication", "{jwtRules: [{issuer: x}, {issuer: y}]}", "", []),
     ("RequestAuthentication", "{jwtRules: [{issuer: x}, {issuer: x}]}", "", ["LTN0127", "LTN0127"]),
+    ("RequestAuthentication", "{jwtRules: [{issuer: x}]}", TOKENS, ["LTN0127"]),
+    ("RequestAuthentication", "{selector: {matchLabels: {app: app}}, jwtRules: [{issuer: x}]}", TOKENS, []),
+    *(("AuthorizationPolicy", rule(said), "", ["LTN0310"]) for said in NEVER),
+    *(("AuthorizationPolicy", rule(said), "", []) for said in POSSIBLE),
+    ("AuthorizationPolicy", rule('paths: ["/a//b"]'), MERGING, ["LTN0310"]),
+    ("AuthorizationPolicy", rule('principals: ["third.test/ns/a/sa/b"]'), "", ["LTN0311"]),
+    ("AuthorizationPolicy", rule('trustDomains: ["third.test"]'), "", ["LTN0311"]),
+    ("AuthorizationPolicy", rule('key: source.principal, values: ["third.test/ns/a/sa/b"]'), "", ["LTN0311"]),
+    ("AuthorizationPolicy", rule('principals: ["*.test/ns/a/sa/b"]'), "", []),
+    ("AuthorizationPolicy", rule('paths: ["/a"]'), TCP, ["LTN0312"]),
+    ("AuthorizationPolicy", f"{{action: DENY, {rule('paths: [/a*]')[1:]}", TCP, ["LTN0312"]),
+    ("AuthorizationPolicy", rule('paths: ["/a"], ports: ["9080"]'), TCP, []),
+    ("AuthorizationPolicy", rule('key: "request.headers[a]", values: [b]'), TCP, ["LTN0312"]),
+    ("AuthorizationPolicy", "{targetRefs: [{kind: Gateway, name: gw}], rules: [{}]}", "", ["LTN0313"]),
+    ("AuthorizationPolicy", f"{{action: DENY, {rule('paths: [/a]')[1:]}", "", ["LTN0314"]),
+    ("AuthorizationPolicy", rule('notPaths: ["/a"]'), "", ["LTN0314"]),
+    ("AuthorizationPolicy", f"{{action: DENY, {rule('paths: [/a, /a/*, /a;*]')[1:]}", "", []),
+    ("AuthorizationPolicy", f"{{action: DENY, {rule('paths: [/a*]')[1:]}", "", []),
 ]
 
 
