@@ -1,0 +1,205 @@
+"""Random policies, random requests: a plain reading of Istio's semantics and the real Envoy give the same answer.
+
+What is compared for a request: whether it passes, whether it was audited, and what each policy on trial would have
+done; for a connection, whether its caller hears a byte. What is counted is what decided: a field of a rule counts for
+an outcome when the answer is another one with that field alone the other way round. A zero fails.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any, cast
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from lateen.api.check import check_raw
+from lateen.lib.findings import Level
+from tests.oracle.drawing import NORMALIZATIONS, Drawn, expected_cells, policies, policies_about, requests
+from tests.oracle.mesh import SEEN, Answer, Workload, mesh_of
+from tests.oracle.semantics import Cell, Json, Mesh, Request, deciding, read, verdict
+
+TURNS, PER_TURN = 45, 45
+LONG_TURNS, LONG_PER_TURN = 1000, 101
+MORE_TURNS = 30
+"""How many turns more there may be about fields that have not decided anything so far."""
+SMALLEST_S = 60
+"""How long a failure is made smaller."""
+
+
+@pytest.fixture(scope="module")
+def workload() -> Iterator[Workload]:
+    with Workload() as made:
+        yield made
+
+
+def test_envoy_decides_as_the_semantics_read(workload: Workload, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both transports together."""
+    merged = {("any", *each[1:]) for each in expected_cells()}
+    compared = Comparison(workload, merged, lambda cell: ("any", cell.field, cell.action, cell.outcome))
+    compared.run(TURNS, PER_TURN, capsys)
+    assert compared.pairs >= 2000
+
+
+@pytest.mark.long
+def test_envoy_decides_as_the_semantics_read_a_hundred_thousand_times(
+    workload: Workload, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Requests and connections apart."""
+    compared = Comparison(
+        workload, expected_cells(), lambda cell: (cell.transport, cell.field, cell.action, cell.outcome)
+    )
+    compared.run(LONG_TURNS, LONG_PER_TURN, capsys)
+    assert compared.pairs >= 100_000
+
+
+Key = tuple[str, str, str, str]
+
+
+class Comparison:
+    """Compares, and counts what decided; everything `expected` must have, as `key` names it."""
+
+    def __init__(self, workload: Workload, expected: set[Key], key: Callable[[Cell], Key]) -> None:
+        self._workload = workload
+        self._expected = expected
+        self._key = key
+        self.decided: Counter[Key] = Counter()
+        self.pairs = 0
+
+    @property
+    def missing(self) -> list[Key]:
+        """What has decided nothing so far."""
+        return sorted(self._expected - self.decided.keys())
+
+    def run(self, turns: int, per_turn: int, capsys: pytest.CaptureFixture[str]) -> None:
+        """So many random configurations, then some about what has decided nothing."""
+        seeds: dict[int, int] = {}
+
+        @settings(
+            max_examples=turns,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=[HealthCheck.too_slow],
+        )
+        @given(st.integers(0, 2**64))
+        def check(seed: int) -> None:
+            turn = seeds.setdefault(seed, len(seeds))
+            by = Random(seed)
+            self._turn(by, policies(by, turn), per_turn, str(turn))
+
+        check()
+        more = 0
+        while self.missing and more < MORE_TURNS:
+            by = Random(more)
+            drawn = policies_about(by, sorted({(field, action) for _, field, action, _ in self.missing}))
+            self._turn(by, drawn, per_turn, f"more {more}")
+            more += 1
+        with capsys.disabled():
+            counted = f"{len(self.decided)} decided, the least {min(self.decided.values())} times"
+            print(f"\n  {self.pairs} pairs in {len(seeds)} + {more} configurations; {counted}")  # noqa: T201
+        assert not self.missing, "never decided"
+
+    def _turn(self, by: Random, drawn: list[Drawn], per_turn: int, turn: str) -> None:
+        mesh = mesh_of(by.choice(NORMALIZATIONS))
+        chosen = self._choose(drawn, mesh, requests(by, per_turn // 3), per_turn)
+        _same(self._workload, [each.document for each in drawn], mesh, [request for request, _ in chosen], turn)
+        self.pairs += len(chosen)
+        for _, found in chosen:
+            self.decided.update(found)
+
+    def _choose(
+        self, drawn: list[Drawn], mesh: Mesh, offered: list[Request], count: int
+    ) -> list[tuple[Request, set[Key]]]:
+        """The requests that decide most, seldom things first, greedily; then others as they come."""
+        rest: list[tuple[Request, set[Key]]] = []
+        for each in offered:
+            found = deciding(read([one.at(each.port) for one in drawn], mesh, each), mesh, each)
+            rest.append((each, {self._key(cell) for cell in found}))
+        chosen: list[tuple[Request, set[Key]]] = []
+        have: set[Key] = set()
+        while len(chosen) < count:
+            gains = [sum(2.0 ** -self.decided[key] for key in found - have) for _, found in rest]
+            best = max(range(len(rest)), key=gains.__getitem__, default=-1)
+            if best < 0 or not gains[best]:
+                break
+            chosen.append(rest.pop(best))
+            have |= chosen[-1][1]
+        return [*chosen, *rest[: count - len(chosen)]]
+
+
+def _same(workload: Workload, documents: list[Json], mesh: Mesh, asked: list[Request], turn: str) -> None:
+    """AssertionError with the smallest policies that show it when Envoy answers one request otherwise."""
+    for each in documents:
+        assert not [found for found in check_raw(each) if found.level is Level.ERROR], each
+    answers = _answers(workload, documents, mesh, asked, turn)
+    for request, answer in zip(asked, answers, strict=True):
+        if _said(documents, mesh, request) != _got(documents, mesh, request, answer):
+            smallest = _smallest(workload, documents, mesh, request)
+            (got,) = _answers(workload, smallest, mesh, [request], f"{turn} smallest")
+            raise AssertionError(
+                f"{yaml.safe_dump_all(smallest)}\n{request}\n{mesh.normalization}"
+                f"\nsemantics: {_said(smallest, mesh, request)}\nEnvoy: {_got(smallest, mesh, request, got)} ({got})"
+            )
+
+
+def _answers(workload: Workload, documents: list[Json], mesh: Mesh, asked: list[Request], turn: str) -> list[Answer]:
+    workload.configure(documents, mesh.normalization, turn)
+    waits = "over-grpc" in str(documents) or "fd00" in str(documents)
+    return workload.ask(asked, speak_first=waits)
+
+
+def _said(documents: list[Json], mesh: Mesh, request: Request) -> tuple[object, ...]:
+    said = verdict(read(documents, mesh, request), mesh, request)
+    if request.tcp or not said.allowed:
+        return (said.allowed,)
+    return (True, said.audited, tuple(each for each in said.trials if each[0] != "AUDIT"))
+
+
+def _got(documents: list[Json], mesh: Mesh, request: Request, answer: Answer) -> tuple[object, ...]:
+    if request.tcp:
+        return (answer.heard,)
+    if answer.status != 200:
+        return (False,) if answer.status == 403 else (answer.status,)
+    audited, *trials = (each == "allowed" if each else None for each in answer.seen)
+    names = [each.split("_")[3].upper() for each in SEEN[1:]]
+    tried = sorted((name, each) for name, each in zip(names, trials, strict=True) if each is not None)
+    return (True, audited is True, tuple(tried))
+
+
+def _smallest(workload: Workload, documents: list[Json], mesh: Mesh, request: Request) -> list[Json]:
+    """Takes away from the policies what can go while they are still answered otherwise, as far as it gets in time."""
+    at, end = 0, time.monotonic() + SMALLEST_S
+    while at < len(smaller := list(_smaller(documents))) and time.monotonic() < end:
+        tried = smaller[at]
+        valid = not [each for one in tried for each in check_raw(one) if each.level is Level.ERROR]
+        if valid:
+            (answer,) = _answers(workload, tried, mesh, [request], f"smaller {time.monotonic_ns()}")
+            if _said(tried, mesh, request) != _got(tried, mesh, request, answer):
+                documents, at = tried, 0
+                continue
+        at += 1
+    return documents
+
+
+def _smaller(value: Any) -> Iterator[Any]:
+    """A document or part with one item of a list or mapping less, anywhere in it."""
+    if isinstance(value, list):
+        items = cast("list[Any]", value)
+        for index, each in enumerate(items):
+            if len(items) > 1:
+                yield [*items[:index], *items[index + 1 :]]
+            yield from ([*items[:index], less, *items[index + 1 :]] for less in _smaller(each))
+    elif isinstance(value, dict):
+        fields = cast("Json", value)
+        for name, each in fields.items():
+            if name not in ("apiVersion", "kind", "metadata", "provider", "key"):
+                if name != "spec":
+                    yield {key: one for key, one in fields.items() if key != name}
+                yield from ({**fields, name: less} for less in _smaller(each))
