@@ -56,10 +56,12 @@ Formula: TypeAlias = bool | str | None
 
 
 class Gate(msgspec.Struct, frozen=True):
-    """How connections wait for their permission. `expression`: it is true for those that are allowed; empty with
-    `waits`: the client's first byte is waited for."""
+    """How connections wait for their permission. `expression`: it is true for those that are allowed; `reason`: one
+    that is the name of the rule that refuses, `none` when no rule allows, and empty for those that are allowed. Both
+    are empty with `waits`: the client's first byte is waited for."""
 
     expression: str = ""
+    reason: str = ""
     waits: bool = False
 
 
@@ -72,12 +74,25 @@ def tcp_gate(security: Security, *, tls: bool, settable: bool = True) -> Gate | 
         return None
     if verdict is None or not settable:
         return Gate(waits=True)
-    return Gate(expression="false" if verdict is False else verdict)
+    expression = "false" if verdict is False else verdict
+    return Gate(expression=expression, reason=_reason(security, expression, tls))
 
 
-def format_string(gate: Gate) -> str:
+def destination(gate: Gate) -> str:
     """The format string of the filter state that the TCP proxy dials by: where the client wanted to go, if it may."""
     return f"%CEL({gate.expression} ? destination.address : '')%"
+
+
+def reason(gate: Gate) -> str:
+    """The format string of the filter state that says why a connection is refused."""
+    return f"%CEL({gate.reason})%"
+
+
+def _reason(security: Security, expression: str, tls: bool) -> str:
+    rules = [(each.name, _formula(_whole(each), tls)) for each in security.rules(security.of(DENY), tcp=True)]
+    refusing = ((name, "true" if formula is True else formula) for name, formula in rules if formula)
+    named = "".join(f"{formula} ? {quoted(name)} : " for name, formula in refusing)
+    return f"({expression}) ? '' : {named}'none'"
 
 
 def _allowed(security: Security) -> Predicate:

@@ -34,6 +34,7 @@ from lateen.envoy.inbound_cluster import INBOUND_PASSTHROUGH
 from lateen.envoy.resource import Resource, mentioned, resource
 from lateen.envoy.route import inbound_configuration
 from lateen.envoy.security_filters import add_network_security
+from lateen.envoy.security_log import add_connection_logs
 from lateen.envoy.stream import inbound_tcp_proxy, tcp_proxy
 from lateen.envoy.tls import MESH_ALPN, MESH_HTTP_ALPN, MESH_TCP_ALPN, SERVER_ALPN_HTTP, mesh_server, set_socket
 from lateen.features.encoding import set_seconds
@@ -77,6 +78,7 @@ def virtual_inbound(q: Q, scope: Scope) -> Resource:
     catch_all = InboundPort(port=0, protocol=Protocol.AUTO, mode=policy.mode)
     _add_port(q, listener, catch_all, enforced)
     add_access_log(listener.access_log.add, q(access_log), unanswered_only=True)
+    add_connection_logs(listener.access_log.add, enforced, q(access_log).file)
     origins = [mesh_ref(), *policy.origins, *enforced.origins, *(ref for each in ports for ref in each.origins)]
     body = listener.SerializeToString(deterministic=True)
     return resource(VIRTUAL_INBOUND, body, tuple(dict.fromkeys(origins)), mentioned(body))

@@ -23,13 +23,15 @@ from envoy.extensions.filters.network.set_filter_state.v3.set_filter_state_pb2 i
 from google.protobuf.message import Message
 
 from lateen.envoy import ext_authz, jwt
-from lateen.envoy.gate import NOWHERE, Gate, format_string, tcp_gate
+from lateen.envoy.gate import NOWHERE, Gate, destination, reason, tcp_gate
 from lateen.envoy.rbac import write_rules
 from lateen.envoy.security_log import (
     AUDITED,
     DRY_RUN,
     EXPLAINED,
     HTTP_RBAC,
+    NETWORK_RBAC,
+    REFUSED_STATE,
     add_explanation,
     add_security_logs,
 )
@@ -38,7 +40,6 @@ from lateen.features.encoding import pack
 from lateen.intent.authorization import NamedRule
 from lateen.intent.security import ALLOW, AUDIT, CUSTOM, DENY, Authorizer, Security
 
-NETWORK_RBAC = "envoy.filters.network.rbac"
 SET_FILTER_STATE = "envoy.filters.network.set_filter_state"
 DESTINATION_STATE = "envoy.network.transport_socket.original_dst_address"
 """What clusters of original destinations dial instead of the address the client wanted."""
@@ -92,18 +93,20 @@ def add_network_security(chain: FilterChain, security: Security, *, tls: bool, s
 
 def _gate_state(gate: Gate, *, tls: bool) -> SetFilterState:
     state = SetFilterState()
-    state.on_new_connection.append(_destination(NOWHERE))
-    allowed = _destination(format_string(gate))
-    if tls:  # the field is newer than the generated classes
-        state.MergeFromString(field(_ON_DOWNSTREAM_TLS_HANDSHAKE, allowed.SerializeToString(deterministic=True)))
-    else:
-        state.on_new_connection.append(allowed)
+    state.on_new_connection.append(_value(DESTINATION_STATE, NOWHERE))
+    decided = [_value(DESTINATION_STATE, destination(gate)), _value(REFUSED_STATE, reason(gate), "envoy.string")]
+    for each in decided:
+        if tls:  # the field is newer than the generated classes
+            state.MergeFromString(field(_ON_DOWNSTREAM_TLS_HANDSHAKE, each.SerializeToString(deterministic=True)))
+        else:
+            state.on_new_connection.append(each)
     return state
 
 
-def _destination(said: str) -> FilterStateValue:
+def _value(key: str, said: str, factory: str = "") -> FilterStateValue:
     value = FilterStateValue()
-    value.object_key = DESTINATION_STATE
+    value.object_key = key
+    value.factory_key = factory
     value.format_string.text_format_source.inline_string = said
     value.skip_if_empty = True
     return value

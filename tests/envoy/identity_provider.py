@@ -1,12 +1,16 @@
-"""An identity provider for tests: OpenID discovery, keys that rotate, and tokens, on joserfc."""
+"""An identity provider for tests: OpenID discovery, logins, keys that rotate, and tokens, on joserfc."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import secrets
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
@@ -14,10 +18,20 @@ from joserfc.jwk import KeySet, RSAKey
 SLOW_S = 1.0
 
 
+class LoginError(Exception):
+    """A login that the provider refuses."""
+
+
 class IdentityProvider:
-    """Serves `/.well-known/openid-configuration`, `/keys`, the same after a while as `/slow`, and `/nothing`."""
+    """Serves `/.well-known/openid-configuration`, `/keys`, the same after a while as `/slow`, and `/nothing`.
+
+    Who has a password (`users`: name to password and claims) logs in at `/login`, which sends the browser back with a
+    code, and gets tokens for it at `/oauth/token` (authorization code with PKCE, RFC 6749 and 7636).
+    """
 
     def __init__(self) -> None:
+        self.users: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._codes: dict[str, tuple[str, str]] = {}
         self._number = 0
         self._keys: list[RSAKey] = []
         self.rotate()
@@ -25,9 +39,24 @@ class IdentityProvider:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                body = provider.answer(self.path).encode()
-                self.send_response(200)
+                self._answer(200, provider.answer(self.path))
+
+            def do_POST(self) -> None:
+                form = dict(parse_qsl(self.rfile.read(int(self.headers["content-length"])).decode()))
+                try:
+                    if self.path == "/login":
+                        self._answer(302, "", provider.log_in(form))
+                    else:
+                        self._answer(200, provider.tokens(form))
+                except LoginError as error:
+                    self._answer(401, str(error))
+
+            def _answer(self, status: int, text: str, location: str = "") -> None:
+                body = text.encode()
+                self.send_response(status)
                 self.send_header("content-length", str(len(body)))
+                if location:
+                    self.send_header("location", location)
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -47,21 +76,54 @@ class IdentityProvider:
         """Its public keys as a JSON Web Key Set."""
         return json.dumps(KeySet(list(self._keys)).as_dict(private=False))
 
-    def rotate(self, *, keep: int = 1) -> None:
-        """Signs with a new key from now on; so many older ones are still shown."""
+    def stage(self) -> None:
+        """Shows a new key that nothing is signed with yet."""
         self._number += 1
         new = RSAKey.generate_key(2048, {"kid": f"key-{self._number}", "use": "sig", "alg": "RS256"})
-        self._keys = [new, *self._keys[:keep]]
+        self._keys = [*self._keys, new]
+
+    def promote(self) -> None:
+        """Signs with the newest key from now on."""
+        self._keys = [self._keys[-1], *self._keys[:-1]]
+
+    def retire(self, *, keep: int = 0) -> None:
+        """Shows the key that signs, and so many others, no longer the rest."""
+        self._keys = self._keys[: keep + 1]
+
+    def rotate(self, *, keep: int = 1) -> None:
+        """Signs with a new key from now on; so many older ones are still shown."""
+        self.stage()
+        self.promote()
+        self.retire(keep=keep)
 
     def answer(self, path: str) -> str:
         """The document at a path."""
         if path.startswith("/.well-known/openid-configuration"):
-            return json.dumps({"issuer": self.issuer, "jwks_uri": f"{self.issuer}/keys"})
+            named = {"authorization_endpoint": "login", "token_endpoint": "oauth/token", "jwks_uri": "keys"}
+            return json.dumps({"issuer": self.issuer, **{name: f"{self.issuer}/{at}" for name, at in named.items()}})
         if path.startswith("/nothing"):
             return '{"keys": []}'
         if path.startswith("/slow"):
             time.sleep(SLOW_S)
         return self.keys
+
+    def log_in(self, form: dict[str, str]) -> str:
+        """Where the browser is sent with the code of a login. LoginError for a wrong password."""
+        password, _ = self.users.get(form["username"], ("", {}))
+        if not password or not secrets.compare_digest(password, form["password"]):
+            raise LoginError("wrong user or password")
+        code = secrets.token_urlsafe()
+        self._codes[code] = (form["username"], form["code_challenge"])
+        return f"{form['redirect_uri']}?{urlencode({'code': code, 'state': form['state']})}"
+
+    def tokens(self, form: dict[str, str]) -> str:
+        """Tokens for a code, once. LoginError when the verifier is not that of the login."""
+        name, challenge = self._codes.pop(form["code"], ("", ""))
+        digest = hashlib.sha256(form["code_verifier"].encode()).digest()
+        if not name or base64.urlsafe_b64encode(digest).decode().rstrip("=") != challenge:
+            raise LoginError("no such code")
+        token = self.token(name, **self.users[name][1])
+        return json.dumps({"access_token": token, "token_type": "Bearer", "expires_in": 3600})
 
     def token(self, subject: str = "alice", **claims: Any) -> str:
         """A token good for an hour; a claim None leaves one out."""

@@ -166,6 +166,25 @@ def test_several_authorizers_on_one_workload(pod: GuardedPod) -> None:
     assert pod.statuses([Call(path=each, headers=(OK,)) for each in paths]) == [200, 200, 200, 200]
 
 
+def test_authorizers_that_fail_hurt_only_what_they_decide(pod: GuardedPod) -> None:
+    """One works, one answers with errors, one may be passed over, one is gone, and one nobody declared."""
+    settings = f"service: {HOST}, timeout: 0.3s"
+    pod.configure(
+        APPLICATION,
+        mesh(
+            over_grpc("works"),
+            f"{{name: errors, envoyExtAuthzHttp: {{{settings}, port: {AUTHORIZERS['failing']}}}}}",
+            f"{{name: open, envoyExtAuthzHttp: {{{settings}, port: {AUTHORIZERS['failing']}, failOpen: true}}}}",
+            f"{{name: gone, envoyExtAuthzGrpc: {{{settings}, port: 8009}}}}",
+        ),
+        *(asks(each, operation(f"paths: [/{each}, /all]"), each) for each in ("works", "open")),
+        *(asks(each, operation(f"paths: [/{each}]"), each) for each in ("errors", "gone", "nobody")),
+    )
+    paths = ["/", "/works", "/open", "/all", "/errors", "/gone", "/nobody"]
+    assert pod.statuses([Call(path=each, headers=(OK,)) for each in paths]) == [200, 200, 200, 200, 403, 403, 403]
+    assert pod.statuses([Call(path=each, headers=(NO,)) for each in paths]) == [200, 403, 200, 403, 403, 403, 403]
+
+
 @pytest.mark.parametrize(
     ("over", "to"),
     [("http", "failing"), ("http", "slow"), ("http", "unreachable"), ("grpc", "slow"), ("grpc", "unreachable")],

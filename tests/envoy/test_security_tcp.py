@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.envoy.guarded_pod import MARK, Call, GuardedPod
 from tests.envoy.single_pod import ADDRESS, ECHO_APPLICATION, GREETING_APPLICATION
-from tests.envoy.test_security_authorization import policy, source, when
+from tests.envoy.test_security_authorization import lines, logging, policy, source, when
 
 GREETS = 7000
 ECHOES = 7001
@@ -159,3 +160,24 @@ def test_sidecars_are_held_to_the_policies_too(pod: GuardedPod) -> None:
     pod.configure(APPLICATION, policy("{action: DENY, " + source("serviceAccounts: [default]") + "}"))
     assert pod.line("10.96.0.1", GREETS)["line"] == ""
     assert pod.line(ADDRESS, ECHOES, "x", mark=MARK)["line"] == "got x\n"
+
+
+def test_the_log_names_the_rule_that_refused_a_connection(pod: GuardedPod) -> None:
+    mesh, file = logging(pod, "connections")
+    pod.configure(
+        APPLICATION,
+        mesh,
+        policy("{action: DENY, " + source("principals: [cluster.local/ns/b/sa/bob]") + "}", "shut", "istio-system"),
+        policy("{" + source("namespaces: [a, b]") + "}", "open"),
+        policy("{action: AUDIT, " + source("namespaces: [a]") + "}", "watch"),
+        policy("{" + source("namespaces: [z]") + "}", "try", annotations='{istio.io/dry-run: "true"}'),
+    )
+    heard = [each.text for each in pod.calls([greeted(ALICE), greeted(BOB), greeted("ns/c/sa/c")])]
+    assert heard == ["hello\n", "", ""]
+    said = [json.loads(each) for each in lines(file, 7) if each.startswith("{")]
+    assert sorted((each["security"], each["rule"], each["source"]) for each in said) == [
+        ("audit", "ns[default]-policy[watch]-rule[0]", f"spiffe://cluster.local/{ALICE}"),
+        ("dry-run ALLOW", None, f"spiffe://cluster.local/{ALICE}"),
+        ("refused", "none", "spiffe://cluster.local/ns/c/sa/c"),
+        ("refused", "ns[istio-system]-policy[shut]-rule[0]", f"spiffe://cluster.local/{BOB}"),
+    ]

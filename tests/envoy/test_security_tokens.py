@@ -1,17 +1,13 @@
-"""RequestAuthentication through the real Envoy, with tokens of an identity provider whose keys rotate."""
+"""RequestAuthentication through the real Envoy, with tokens of an identity provider."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Iterator
 
 import pytest
 
-from lateen.engine import Transaction
-from lateen.model.jwt_keys import KeySource, wanted_sources
-from lateen.security.jwks import KeyFetcher
 from tests.envoy.guarded_pod import APPLICATION_OF_ALL_METHODS, Call, GuardedPod
 from tests.envoy.identity_provider import IdentityProvider
 from tests.envoy.test_security_authorization import APPLICATION, policy, source, when
@@ -168,45 +164,3 @@ def test_rules_about_claims(pod: GuardedPod, provider: IdentityProvider) -> None
         assert pod.statuses(calls) == [200 if each else 403 for each in matches], rule
         pod.configure(APPLICATION, tokens, policy("{action: DENY, " + rule + "}"))
         assert pod.statuses(calls) == [403 if each else 200 for each in matches], rule
-
-
-async def test_keys_rotate_under_traffic(pod: GuardedPod) -> None:
-    """Found by discovery, fetched by the control plane; every token that was good stays good until its key goes."""
-    provider = IdentityProvider()
-    texts = (
-        APPLICATION,
-        accepting(f"{{issuer: '{provider.issuer}'}}"),
-        policy("{" + source("requestPrincipals: ['*']") + "}"),
-    )
-    arrived: asyncio.Queue[None] = asyncio.Queue()
-    ticks: asyncio.Queue[None] = asyncio.Queue()
-
-    def publish(at: KeySource, keys: str) -> None:
-        pod.graph.commit(Transaction(put=[(at, keys)]))
-        arrived.put_nowait(None)
-
-    async def wait(_: float) -> None:
-        await ticks.get()
-
-    async def settled() -> None:
-        async with asyncio.timeout(10):
-            await arrived.get()
-        pod.configure(*texts)
-
-    pod.configure(*texts)
-    fetcher = KeyFetcher(publish, wait=wait)
-    fetcher.want(pod.graph.pull(wanted_sources))
-    task = asyncio.create_task(fetcher.run())
-    await settled()
-    old = provider.token()
-    assert pod.statuses([bearing(old), Call()]) == [200, 403]
-    for _ in range(3):
-        before = provider.token()
-        provider.rotate()
-        ticks.put_nowait(None)
-        await settled()
-        assert pod.statuses([bearing(before), bearing(provider.token())]) == [200, 200]
-    assert pod.statuses([bearing(old)]) == [401]
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    provider.close()
