@@ -30,11 +30,12 @@ import dns.rrset
 
 from lateen.api.objects import transaction
 from lateen.api.struct import Object
-from lateen.engine import Graph
+from lateen.engine import Graph, Transaction
 from lateen.envoy.resource import Resource, ResourceType
 from lateen.envoy.types import TYPES
 from lateen.intent.scope import ProxyKind, Scope
 from lateen.lib.ids import Ref
+from lateen.model.jwt_keys import KeySource, wanted_sources
 from lateen.model.workloads import Locality
 from tests.configuration import objects
 from tests.envoy.harness import SECRET, Envoy, Json, Validator, short_directory
@@ -156,6 +157,15 @@ class Station(Validator):
             assert time.monotonic() < deadline, f"not in use: {missing}"
             time.sleep(0.005)
         self._complain()
+
+    def key_sources(self) -> tuple[KeySource, ...]:
+        """Where the keys that policies name come from."""
+        return self.graph.pull(wanted_sources)
+
+    def put_keys(self, keys: list[tuple[KeySource, str]]) -> None:
+        """Puts keys in force."""
+        self.graph.commit(Transaction(put=keys))
+        self.configure(self._objects)
 
     def _complain(self) -> None:
         if self._errors:

@@ -14,10 +14,10 @@ from msgspec.structs import replace
 
 from lateen.api.objects import transaction
 from lateen.api.struct import Object
-from lateen.engine import Graph
+from lateen.engine import Graph, Transaction
 from lateen.envoy.types import TYPES
 from lateen.intent.scope import Scope
-from lateen.lib.ids import Ref
+from lateen.model.jwt_keys import KeySource, wanted_sources
 from lateen.xds.auth import Believing
 from lateen.xds.nack import Refusal
 from lateen.xds.server import XdsServer
@@ -68,7 +68,7 @@ class ServedStation(Station):
         gone = {each.ref for each in self._objects} - {each.ref for each in wanted}
         self._objects = wanted
         self._refusals.clear()
-        asyncio.run_coroutine_threadsafe(self._change(wanted, gone), self._loop).result(2 * READY_S)
+        self._changed_by(transaction(wanted, gone))
         deadline = time.monotonic() + READY_S
         while missing := self._warming():
             assert time.monotonic() < deadline, f"not in use: {missing}"
@@ -76,9 +76,24 @@ class ServedStation(Station):
         if self._refusals:
             raise Refused("; ".join(each.error for each in self._refusals))
 
-    async def _change(self, wanted: list[Object], gone: set[Ref]) -> None:
+    def key_sources(self) -> tuple[KeySource, ...]:
+        """Where the keys that policies name come from."""
+
+        async def ask() -> tuple[KeySource, ...]:
+            return self.server.pump.graph.pull(wanted_sources)
+
+        return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(READY_S)
+
+    def put_keys(self, keys: list[tuple[KeySource, str]]) -> None:
+        """Puts keys in force."""
+        self._changed_by(Transaction(put=keys))
+
+    def _changed_by(self, change: Transaction) -> None:
+        asyncio.run_coroutine_threadsafe(self._change(change), self._loop).result(2 * READY_S)
+
+    async def _change(self, change: Transaction) -> None:
         revision = self.server.pump.graph.revision
-        self.server.pump.submit(transaction(wanted, gone))
+        self.server.pump.submit(change)
         async with asyncio.timeout(READY_S):
             while not (proxies := self.server.proxies()) or any(
                 each.acked_revision <= revision or len(each.types) < 2 for each in proxies

@@ -13,8 +13,6 @@ import yaml
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-from lateen.engine import Transaction
-from lateen.model.jwt_keys import wanted_sources
 from lateen.security.jwks import KeyFetchError, fetch
 from tests.coverage.case import Case, Json, Probe, Refusal
 from tests.lab.client import Answer, ask, outside
@@ -191,10 +189,9 @@ def _tokens() -> Iterator[Case]:
 
 def _by_provider(lab: Lab) -> int:
     """The status of a request with a token of the lab's identity provider, once the keys wanted were fetched."""
-    for source in lab.sidecar.graph.pull(wanted_sources):
+    for source in lab.sidecar.key_sources():
         with contextlib.suppress(KeyFetchError):
-            lab.sidecar.graph.commit(Transaction(put=[(source, asyncio.run(fetch(source)).keys)]))
-    lab.add()
+            lab.sidecar.put_keys([(source, asyncio.run(fetch(source)).keys)])
     token = lab.provider.token(iss="https://idp.test")
     return _called(lab, headers={"authorization": f"Bearer {token}"}).status
 
