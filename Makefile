@@ -13,6 +13,9 @@ PYTEST ?= tests
 # PROGRAM:PACKAGE of Debian that tests start
 TEST_PACKAGES := nft:nftables ip:iproute2 nsenter:util-linux redis-server:redis-server openssl:openssl setpriv:util-linux curl:curl
 
+# The same for what only long tests start
+LONG_TEST_PACKAGES := chromium:chromium
+
 help:
 	@echo "make up         start the mesh with the demo on http://localhost:8080/productpage"
 	@echo "make down       stop it; configuration and root certificate are kept"
@@ -34,7 +37,7 @@ test: $(VENV)/.dev typings
 	@$(BIN)/python -m pytest -q -m "not long" tests/e2e
 
 test-long: $(VENV)/.dev typings
-	@scripts/packages.sh $(TEST_PACKAGES)
+	@scripts/packages.sh $(TEST_PACKAGES) $(LONG_TEST_PACKAGES)
 	@$(BIN)/python -m pytest -q -m long $(PYTEST)
 
 check: $(VENV)/.dev typings

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
+from lateen.analysis.checks.gateway import gateway_losses
 from lateen.analysis.lookup import key, namespaces, selected_anywhere
 from lateen.api.istio.destination_rule import DestinationRule
 from lateen.api.istio.gateway import Gateway
@@ -25,7 +26,7 @@ from lateen.engine import Q
 from lateen.intent.matching import route_match
 from lateen.lib.ids import Ref
 from lateen.model.destination_rules import named_by
-from lateen.model.gateways import gateway_servers
+from lateen.model.gateways import Conflict, server_hosts
 from lateen.model.hosts import resolve
 from lateen.model.mesh import domain
 from lateen.model.services import candidates
@@ -176,22 +177,30 @@ def _service_entry(q: Q, ref: Ref) -> Losses:
 
 def _gateway(q: Q, ref: Ref) -> Losses:
     found = get(q, Gateway, ref.namespace, ref.name)
-    groups = q(selected_anywhere, key(found.spec.selector)) if found is not None else ()
-    if found is None or not groups:
+    if found is None:
         return NONE
-    lost: list[Loss] = []
-    for index, server in enumerate(found.spec.servers):
-        for namespace, labels in dict.fromkeys((each.namespace, each.labels) for each in groups):
-            made = q(gateway_servers, namespace, labels)
-            if any((each.gateway, each.index) == (ref, index) for each in made):
-                continue
-            place = (server.port.number, server.bind or "")
-            winner = next((each.gateway for each in made if (each.number, each.bind) == place), None)
-            if winner is not None:
-                why = f"it treats port {server.port.number} as another kind of traffic and is older"
-                lost.append(Loss(at("spec", "servers", index), winner, why))
-                break
-    return Losses(tuple(lost), bool(lost) and len(lost) == len(found.spec.servers))
+    lost: dict[str, Loss] = {}
+    for each in q(gateway_losses, ref):
+        path, why = (
+            at("spec", "servers", each.index),
+            f"it treats port {each.port} as another kind of traffic and {_first(each)}",
+        )
+        if each.host:
+            hosts = [host for _, host in server_hosts(found.spec.servers[each.index].hosts, ref.namespace)]
+            path = at("spec", "servers", each.index, "hosts", hosts.index(each.host))
+            why = f"it has {each.host} on port {each.port} with other TLS settings and {_first(each)}"
+        lost.setdefault(path, Loss(path, each.winner, why))
+    whole = {each.index for each in q(gateway_losses, ref) if not each.host}
+    shadowed = all(
+        index in whole
+        or all(at("spec", "servers", index, "hosts", inner) in lost for inner in range(len(server.hosts)))
+        for index, server in enumerate(found.spec.servers)
+    )
+    return Losses(tuple(lost.values()), bool(lost) and shadowed)
+
+
+def _first(conflict: Conflict) -> str:
+    return "is older" if conflict.winner != conflict.gateway else "comes first"
 
 
 def _selecting(kind: type[Sidecar] | type[PeerAuthentication]) -> Callable[[Q, Ref], Losses]:

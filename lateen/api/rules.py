@@ -25,6 +25,19 @@ PROTOCOLS: Final = ("HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "REDI
 TLS_PROTOCOLS: Final = ("HTTPS", "TLS")
 HTTP_PROTOCOLS: Final = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB")
 
+_FORWARD_SECRET: Final = (
+    "AES128-GCM-SHA256",
+    "AES256-GCM-SHA384",
+    "CHACHA20-POLY1305",
+    "AES128-SHA",
+    "AES256-SHA",
+)
+CIPHER_SUITES: Final = (
+    *(f"ECDHE-{key}-{cipher}" for key in ("ECDSA", "RSA") for cipher in _FORWARD_SECRET),
+    *("AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-SHA", "AES256-SHA"),
+)
+"""What Envoy can be told to choose from for TLS 1.2 and older; TLS 1.3 has no such choice."""
+
 
 def host(path: str, text: str) -> Iterator[Problem]:
     """A host name without wildcard."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from google.protobuf.struct_pb2 import Struct
 
@@ -46,18 +47,29 @@ from lateen.envoy.traffic_policy import (
     set_retry_budget,
 )
 from lateen.features.encoding import pack, set_seconds
-from lateen.intent.cluster import OutboundCluster, Transport, outbound_cluster, outbound_names, sharing
+from lateen.intent.cluster import (
+    OutboundCluster,
+    Transport,
+    automatic_names,
+    outbound_cluster,
+    outbound_names,
+    outbound_of,
+    parse_cluster_name,
+    sharing,
+)
 from lateen.intent.destination import cluster_name
 from lateen.intent.inbound import inbound_ports
 from lateen.intent.locality import by_place, setting_of
 from lateen.intent.outbound import address_host
 from lateen.intent.route_table import passes_unknown
 from lateen.intent.scope import Scope
-from lateen.model.hosts import is_wildcard
+from lateen.model.gateways import automatic_hosts
+from lateen.model.hosts import covers, is_wildcard
 from lateen.model.mesh import connect_timeout_s, dns_refresh_s, mesh_tls, outer_tls, tcp_keepalive, upgrades_to_http2
 from lateen.model.protocols import Protocol
 from lateen.model.services import Resolution
 from lateen.model.visibility import Client, client_of
+from lateen.model.workloads import Labels
 
 BLACK_HOLE = "BlackHoleCluster"
 _ADDRESS = re.compile(r"([0-9.]+):([0-9]+)")
@@ -79,7 +91,7 @@ def cluster_names(q: Q, scope: Scope) -> tuple[str, ...]:
         return (BLACK_HOLE, PASSTHROUGH, INBOUND_PASSTHROUGH, *inbound)
     outbound = q(outbound_names, q(client_of, scope.namespace, scope.labels, scope.router))
     if scope.router:
-        return (BLACK_HOLE, *outbound)
+        return (BLACK_HOLE, *outbound, *q(_automatic_names, scope.namespace, scope.labels))
     inbound = (f"inbound|{each.port}||" for each in q(inbound_ports, scope))
     return (BLACK_HOLE, PASSTHROUGH, INBOUND_PASSTHROUGH, *inbound, *outbound)
 
@@ -92,7 +104,7 @@ def cluster_resource(q: Q, scope: Scope, name: str) -> Resource | None:
     if name == BLACK_HOLE:
         return q(black_hole)
     if scope.router:
-        return None
+        return q(_automatic, scope.namespace, scope.labels, name)
     if scope.on_demand and (place := _ADDRESS.fullmatch(name)) is not None:
         client = q(client_of, scope.namespace, scope.labels, scope.router)
         return q(address_cluster, client, place[1], int(place[2]))
@@ -122,12 +134,38 @@ def address_cluster(q: Q, client: Client, address: str, port: int) -> Resource:
 def endpoint_names(q: Q, scope: Scope) -> tuple[str, ...]:
     """The clusters of a proxy whose endpoints come by EDS."""
     client = q(client_of, scope.namespace, scope.labels, scope.router)
-    return q(_discovered, client)
+    automatic = q(_automatic_names, scope.namespace, scope.labels) if scope.router else ()
+    return (*q(_discovered, client), *automatic)
 
 
 def _discovered(q: Q, client: Client) -> tuple[str, ...]:
     found = ((name, q(outbound_cluster, sharing(q, client, name), name)) for name in q(outbound_names, client))
     return tuple(name for name, each in found if each is not None and each.resolution is Resolution.ENDPOINTS)
+
+
+def _automatic_names(q: Q, namespace: str, labels: Labels) -> tuple[str, ...]:
+    hosts = q(automatic_hosts, namespace, labels)
+    return automatic_names(q, q(client_of, namespace, labels, True), hosts) if hosts else ()
+
+
+def _automatic(q: Q, namespace: str, labels: Labels, name: str) -> Resource | None:
+    """The cluster of a service for mutual TLS that comes from its client as it is."""
+    ordinary = outbound_of(name)
+    parts = parse_cluster_name(ordinary)
+    if parts is None or not any(covers(pattern, parts[0]) for pattern in q(automatic_hosts, namespace, labels)):
+        return None
+    client = q(client_of, namespace, labels, True)
+    return q(automatic, sharing(q, client, ordinary), ordinary, name)
+
+
+def automatic(q: Q, client: Client, ordinary: str, name: str) -> Resource | None:
+    """An ordinary cluster's endpoints, balancing and limits under another name, and nothing around the bytes."""
+    intent = q(outbound_cluster, client, ordinary)
+    if intent is None or intent.resolution is not Resolution.ENDPOINTS or intent.external:
+        return None
+    cluster = _described(q, msgspec.structs.replace(intent, name=name))
+    cluster.metadata.filter_metadata[ISTIO_METADATA].CopyFrom(_metadata(intent))
+    return resource(name, cluster.SerializeToString(deterministic=True), intent.origins)
 
 
 def black_hole(_: Q) -> Resource:
@@ -144,23 +182,8 @@ def outbound(q: Q, client: Client, name: str) -> Resource | None:
     intent = q(outbound_cluster, client, name)
     if intent is None:
         return None
-    cluster = Cluster()
-    cluster.name = name
-    if intent.resolution is Resolution.DYNAMIC:
-        set_dynamic(q, cluster)
-    else:
-        cluster.type = _TYPES[intent.resolution]
-    _set_discovery(q, cluster, intent)
+    cluster = _described(q, intent)
     policy = intent.policy
-    set_connection_pool(cluster, policy.connection_pool, q(connect_timeout_s), q(tcp_keepalive))
-    set_retry_budget(cluster, policy.retry_budget)
-    set_load_balancer(cluster, policy.load_balancer)
-    set_outlier_detection(cluster, policy.outlier_detection)
-    if policy.outlier_detection is not None:
-        # Envoy would gather changes of health for a second: requests would go on to what has just been ejected.
-        cluster.common_lb_config.update_merge_window.SetInParent()
-    if intent.resolution not in _BY_TRAFFIC and not _hashes(intent) and setting_of(q, intent) is not None:
-        cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
     upgrade = _upgrades(q, intent)
     _set_transport(q, cluster, intent, client, upgrade)
     if not intent.protocol.is_tcp:
@@ -179,6 +202,28 @@ def outbound(q: Q, client: Client, name: str) -> Resource | None:
         pack(cluster.typed_extension_protocol_options[HTTP_OPTIONS], options)
     cluster.metadata.filter_metadata[ISTIO_METADATA].CopyFrom(_metadata(intent))
     return resource(name, cluster.SerializeToString(deterministic=True), intent.origins)
+
+
+def _described(q: Q, intent: OutboundCluster) -> Cluster:
+    """What a cluster has whatever is spoken to its endpoints."""
+    cluster = Cluster()
+    cluster.name = intent.name
+    if intent.resolution is Resolution.DYNAMIC:
+        set_dynamic(q, cluster)
+    else:
+        cluster.type = _TYPES[intent.resolution]
+    _set_discovery(q, cluster, intent)
+    policy = intent.policy
+    set_connection_pool(cluster, policy.connection_pool, q(connect_timeout_s), q(tcp_keepalive))
+    set_retry_budget(cluster, policy.retry_budget)
+    set_load_balancer(cluster, policy.load_balancer)
+    set_outlier_detection(cluster, policy.outlier_detection)
+    if policy.outlier_detection is not None:
+        # Envoy would gather changes of health for a second: requests would go on to what has just been ejected.
+        cluster.common_lb_config.update_merge_window.SetInParent()
+    if intent.resolution not in _BY_TRAFFIC and not _hashes(intent) and setting_of(q, intent) is not None:
+        cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
+    return cluster
 
 
 def _set_discovery(q: Q, cluster: Cluster, intent: OutboundCluster) -> None:

@@ -19,7 +19,7 @@ from lateen.api.istio.workload_entry import WorkloadEntry
 from lateen.engine import Q
 from lateen.envoy.resource import Resource, resource
 from lateen.envoy.virtual_host import field
-from lateen.intent.cluster import OutboundCluster, Transport, outbound_cluster, sharing
+from lateen.intent.cluster import OutboundCluster, Transport, outbound_cluster, outbound_of, sharing
 from lateen.intent.locality import Group, by_place, by_setting, setting_of
 from lateen.intent.scope import MeshGateway, Scope
 from lateen.lib.ids import Ref
@@ -38,18 +38,26 @@ _ENDPOINTS = 2
 
 def endpoint_resource(q: Q, scope: Scope, name: str) -> Resource | None:
     """The assignment of a cluster for a proxy; None when the cluster has none or isn't there."""
-    client = sharing(q, q(client_of, scope.namespace, scope.labels, scope.router), name)
-    locality, labels = q(_facets, client, name)
+    ordinary = outbound_of(name) or name
+    client = sharing(q, q(client_of, scope.namespace, scope.labels, scope.router), ordinary)
+    locality, labels = q(_facets, client, ordinary)
     own = (scope.locality if locality else Locality(), scope.labels if labels else ())
-    return q(assignment, client, name, *own, scope.capabilities.mesh_gateway)
+    return q(assignment, client, name, ordinary, *own, scope.capabilities.mesh_gateway)
 
 
 def assignment(
-    q: Q, client: Client, name: str, locality: Locality, labels: Labels, gateway: MeshGateway | None = None
+    q: Q,
+    client: Client,
+    name: str,
+    ordinary: str,
+    locality: Locality,
+    labels: Labels,
+    gateway: MeshGateway | None = None,
 ) -> Resource | None:
-    """The assignment of a cluster for a client; `locality` and `labels` are empty where they don't matter. Through a
-    `gateway` go those whose clients are in another network than Pods."""
-    cluster = q(outbound_cluster, client, name)
+    """The assignment of a cluster for a client; `ordinary` is the cluster whose endpoints it has, `locality` and
+    `labels` are empty where they don't matter. Through a `gateway` go those whose clients are in another network than
+    Pods."""
+    cluster = q(outbound_cluster, client, ordinary)
     if cluster is None or cluster.resolution is not Resolution.ENDPOINTS:
         return None
     head = ClusterLoadAssignment()

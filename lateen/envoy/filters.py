@@ -6,8 +6,10 @@ off for the ports where they aren't needed.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 
+from envoy.config.core.v3.address_pb2 import CidrRange
 from envoy.config.listener.v3.listener_components_pb2 import ListenerFilter, ListenerFilterChainMatchPredicate
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.extensions.filters.listener.http_inspector.v3.http_inspector_pb2 import HttpInspector
@@ -67,3 +69,10 @@ def _on_port(port: int) -> ListenerFilterChainMatchPredicate:
     rule.destination_port_range.start = port
     rule.destination_port_range.end = port + 1
     return rule
+
+
+def set_range(written: CidrRange, said: str) -> None:
+    """Writes an address or a network."""
+    network = ipaddress.ip_network(said, strict=False)
+    written.address_prefix = str(network.network_address)
+    written.prefix_len.value = network.prefixlen

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from envoy.config.listener.v3.listener_components_pb2 import Filter
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.http.grpc_web.v3.grpc_web_pb2 import GrpcWeb
 from envoy.extensions.filters.http.on_demand.v3.on_demand_pb2 import OnDemand
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
@@ -42,15 +43,16 @@ def http_manager(
     table: str | RouteConfiguration,
     *,
     tls: bool = False,
-    http2_only: bool = False,
+    http3: bool = False,
+    grpc_web: bool = False,
     security: Security | None = None,
     on_demand: bool = False,
 ) -> Filter:
     """A manager as a network filter; `table` is the name of a route table or the table itself.
 
-    `tls`: the client's certificate is known here. `http2_only`: nothing else is understood. `security`: the policies
-    that requests are held to, before anything else is done with them. `on_demand`: virtual hosts and clusters that
-    are not there are asked for.
+    `tls`: the client's certificate is known here. `http3`: it is QUIC. `grpc_web`: browsers' gRPC-Web is turned into
+    gRPC. `security`: the policies that requests are held to, before anything else is done with them. `on_demand`:
+    virtual hosts and clusters that are not there are asked for.
     """
     manager = HttpConnectionManager()
     manager.stat_prefix = stat_prefix
@@ -59,11 +61,19 @@ def http_manager(
         set_ads(manager.rds.config_source)
     else:
         manager.route_config.CopyFrom(table)
-    manager.codec_type = HttpConnectionManager.HTTP2 if http2_only else HttpConnectionManager.AUTO
+    if http3:
+        manager.codec_type = HttpConnectionManager.HTTP3
+        manager.http3_protocol_options.SetInParent()
+    else:
+        manager.codec_type = HttpConnectionManager.AUTO
     if on_demand:  # before all others: they would not see what the virtual host has for them
         manager.http_filters.append(_on_demand())
     if security is not None:
         add_http_security(manager, security, q(access_log).file, reroutes=direction is Direction.GATEWAY)
+    if grpc_web:
+        translated = manager.http_filters.add()
+        translated.name = "envoy.filters.http.grpc_web"
+        pack(translated.typed_config, GrpcWeb())
     for encoded in http_filters(direction):
         manager.http_filters.add().ParseFromString(encoded)
     manager.server_name = SERVER_NAME

@@ -9,9 +9,6 @@ Source: https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/listener/v3/li
 
 from __future__ import annotations
 
-import ipaddress
-
-from envoy.config.core.v3.address_pb2 import CidrRange
 from envoy.config.core.v3.base_pb2 import OUTBOUND
 from envoy.config.listener.v3.listener_components_pb2 import FilterChain
 from envoy.config.listener.v3.listener_pb2 import Listener
@@ -25,6 +22,7 @@ from lateen.envoy.filters import (
     add_http_inspector,
     add_original_destination,
     add_tls_inspector,
+    set_range,
 )
 from lateen.envoy.http_manager import http_manager
 from lateen.envoy.resource import Resource, mentioned, resource
@@ -59,7 +57,7 @@ def virtual_outbound(q: Q, client: Client, on_demand: bool) -> Resource:
         asking = listener.filter_chains.add()
         asking.name = f"{VIRTUAL_OUTBOUND}-on-demand"
         for each in ranges:
-            _set_range(asking.filter_chain_match.prefix_ranges.add(), each)
+            set_range(asking.filter_chain_match.prefix_ranges.add(), each)
         add_address_stream(q, asking)
     rest = listener.filter_chains.add()
     rest.name = f"{VIRTUAL_OUTBOUND}-catchall-tcp"
@@ -109,21 +107,15 @@ def _add_stream(q: Q, client: Client, listener: Listener, intent: OutboundListen
             match.transport_protocol = TLS
             match.server_names.extend(stream.server_names)
         for each in stream.subnets:
-            _set_range(match.prefix_ranges.add(), each)
+            set_range(match.prefix_ranges.add(), each)
         for each in stream.sources:
-            _set_range(match.source_prefix_ranges.add(), each)
+            set_range(match.source_prefix_ranges.add(), each)
     elif not listener.HasField("default_filter_chain"):
         chain = listener.default_filter_chain
     else:
         return
     chain.name = intent.name
     add_stream(q, client, chain, stream.destinations)
-
-
-def _set_range(written: CidrRange, said: str) -> None:
-    network = ipaddress.ip_network(said, strict=False)
-    written.address_prefix = str(network.network_address)
-    written.prefix_len.value = network.prefixlen
 
 
 def _listener(name: str, address: str, port: int) -> Listener:

@@ -14,10 +14,11 @@ from envoy.config.route.v3 import route_pb2 as pb
 
 from lateen.engine import Q
 from lateen.envoy.resource import Resource, resource
+from lateen.envoy.security_filters import SECURITY_FILTERS
 from lateen.envoy.sources import set_ads
 from lateen.envoy.virtual_host import encoded_routes, encoded_virtual_host, field
 from lateen.features.compile import gateway_routes, service_routes
-from lateen.features.encoding import set_seconds
+from lateen.features.encoding import pack, set_seconds
 from lateen.intent import route_table
 from lateen.intent.route_table import ANY, GatewayHost, ServiceHost
 from lateen.intent.scope import Scope
@@ -33,6 +34,7 @@ EMPTY_AFTER_NS = 50_000_000
 ALLOW_ANY = "allow_any"
 BLOCK_ALL = "block_all"
 BLACKHOLE = "blackhole"
+MISDIRECTED = "misdirected"
 PASSTHROUGH_CLUSTER = "PassthroughCluster"
 _VIRTUAL_HOSTS = 2
 """The number of the field `RouteConfiguration.virtual_hosts`."""
@@ -98,11 +100,14 @@ def gateway_configuration(q: Q, client: Client, name: str, servers: tuple[Gatewa
     """The table that some servers of a router share. Where no VirtualService is bound to them it finds nothing."""
     hosts = q(route_table.gateway_hosts, client.namespace, servers)
     fragments = [q(gateway_fragment, client, each) for each in hosts]
+    if names := route_table.misdirected(servers):
+        fragments.append(q(misdirected_fragment, servers[0].number, names))
     if not fragments:
         refs = tuple(dict.fromkeys(each.gateway for each in servers))
         body = encoded_virtual_host(f"{BLACKHOLE}:{servers[0].number}", (ANY,), b"")
         fragments = [_fragment(body, refs)]
-    return _joined(name, fragments)
+    http3 = next((each.number for each in servers if each.quic_port), 0)
+    return _joined(name, fragments, f'h3=":{http3}"; ma=86400' if http3 else "")
 
 
 def inbound_configuration(name: str, operation: str) -> pb.RouteConfiguration:
@@ -144,10 +149,16 @@ def _settings() -> pb.RouteConfiguration:
     return table
 
 
-def _joined(name: str, fragments: list[Fragment]) -> Resource:
+def _joined(name: str, fragments: list[Fragment], alternative: str = "") -> Resource:
+    """A table; `alternative` tells clients where else the same is offered (RFC 7838)."""
     head = pb.RouteConfiguration()
     head.name = name
-    parts = [head.SerializeToString(), *(each.body for each in fragments), _settings().SerializeToString()]
+    tail = _settings()
+    if alternative:
+        header = tail.response_headers_to_add.add()
+        header.header.key = "alt-svc"
+        header.header.value = alternative
+    parts = [head.SerializeToString(), *(each.body for each in fragments), tail.SerializeToString()]
     origins = dict.fromkeys(ref for each in fragments for ref in each.origins)
     clusters = dict.fromkeys(cluster for each in fragments for cluster in each.clusters)
     return resource(name, b"".join(parts), tuple(origins), tuple(clusters))
@@ -177,6 +188,23 @@ def gateway_fragment(q: Q, client: Client, entry: GatewayHost) -> Fragment:
     """A virtual host of a gateway, encoded."""
     routes = q(gateway_routes, client, entry)
     return _fragment(encoded_virtual_host(entry.name, (entry.host,), encoded_routes(routes)), routes.origins)
+
+
+def misdirected_fragment(_: Q, number: int, names: tuple[str, ...]) -> Fragment:
+    """The virtual host of the names that other servers of the port have: 421, before any policy is asked, so that
+    the client asks again on a connection to the right server (RFC 9110, 15.5.20)."""
+    host = components.VirtualHost()
+    host.name = f"{MISDIRECTED}:{number}"
+    host.domains.extend(names)
+    route = host.routes.add()
+    route.name = MISDIRECTED
+    route.match.prefix = "/"
+    route.direct_response.status = 421
+    for each in SECURITY_FILTERS:
+        skipped = components.FilterConfig()
+        skipped.disabled = True
+        pack(host.typed_per_filter_config[each], skipped)
+    return _fragment(host.SerializeToString(deterministic=True))
 
 
 def unknown_fragment(q: Q, client: Client) -> Fragment:

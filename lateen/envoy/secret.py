@@ -1,10 +1,12 @@
-"""Credentials of gateways and of some sidecars (SDS over the control plane's stream): `kubernetes://name` from Secrets.
+"""Credentials of gateways and of some sidecars (SDS over the control plane's stream): `kubernetes://name` from Secrets,
+`file-cert:chain~key` and `file-root:authorities~revoked` from files of the proxy itself.
 
 A Secret holds a certificate and its key (`tls.crt`, `tls.key`, or `cert`, `key`) and may hold the authorities of
 clients' certificates (`ca.crt` or `cacert`, revocation lists in `ca.crl` or `crl`); these may also be in a Secret of
-their own, `name-cacert`. Only Secrets of the proxy's own namespace are served: the namespace comes from the proxy's
-identity, never from what it asks for. A router may have any of them, a sidecar those that a DestinationRule with a
-`workloadSelector` names for it.
+their own, `name-cacert`, or in a ConfigMap. Only those of the proxy's own namespace are served: the namespace comes
+from the proxy's identity, never from what it asks for. A router may have any of them, a sidecar those that a
+DestinationRule with a `workloadSelector` names for it. Files are read by the proxy, again whenever something is moved
+into their directory.
 
 Source: https://istio.io/latest/docs/tasks/traffic-management/ingress/secure-ingress/
 """
@@ -12,17 +14,29 @@ Source: https://istio.io/latest/docs/tasks/traffic-management/ingress/secure-ing
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret as Message
 
+from lateen.api.core.config_map import ConfigMap
 from lateen.api.core.secret import Secret
 from lateen.api.istio.destination_rule import DestinationRule
 from lateen.api.objects import get
 from lateen.engine import Q
 from lateen.envoy.resource import Resource, resource
-from lateen.envoy.sources import CA_SUFFIX, CREDENTIAL_PREFIX
+from lateen.envoy.sources import (
+    CA_SUFFIX,
+    CREDENTIAL_PREFIX,
+    FILE_AUTHORITY_PREFIX,
+    FILE_CERTIFICATE_PREFIX,
+    FILE_SEPARATOR,
+)
+from lateen.envoy.tls import authority_files, certificate_files
 from lateen.intent.scope import Scope
+from lateen.lib.ids import Ref
+from lateen.model.gateways import gateway_servers
 from lateen.model.visibility import client_of
+from lateen.model.workloads import Labels
 
 _CERTIFICATE = ("tls.crt", "cert")
 _KEY = ("tls.key", "key")
@@ -38,6 +52,8 @@ def secret_names(_q: Q, _scope: Scope) -> tuple[str, ...]:
 
 def secret_resource(q: Q, scope: Scope, name: str) -> Resource | None:
     """A credential for a proxy; None when it isn't meant for it, isn't there or lacks what is asked for."""
+    if name.startswith((FILE_CERTIFICATE_PREFIX, FILE_AUTHORITY_PREFIX)):
+        return q(_of_files, scope.namespace, scope.labels, name) if scope.router else None
     if not name.startswith(CREDENTIAL_PREFIX):
         return None
     if not scope.router:
@@ -62,6 +78,33 @@ def credentials_of(q: Q, namespace: str, rules: tuple[str, ...]) -> frozenset[st
     return frozenset(each.credential_name for each in settings if each is not None and each.credential_name)
 
 
+def _of_files(q: Q, namespace: str, labels: Labels, name: str) -> Resource | None:
+    """The names of files that some server of a router has its certificate or its clients' authorities in."""
+    kind, _, files = name.partition(":")
+    first, _, second = files.partition(FILE_SEPARATOR)
+    users = [
+        each.gateway
+        for each in q(gateway_servers, namespace, labels)
+        if each.tls is not None
+        and ((first, second) in certificate_files(each.tls) or (first, second) == authority_files(each.tls))
+    ]
+    if not users or not first:
+        return None
+    message = Message()
+    message.name = name
+    directory = str(PurePosixPath(first).parent)
+    if f"{kind}:" == FILE_CERTIFICATE_PREFIX:
+        message.tls_certificate.certificate_chain.filename = first
+        message.tls_certificate.private_key.filename = second
+        message.tls_certificate.watched_directory.path = directory
+    else:
+        message.validation_context.trusted_ca.filename = first
+        message.validation_context.watched_directory.path = directory
+        if second:
+            message.validation_context.crl.filename = second
+    return resource(name, message.SerializeToString(), tuple(dict.fromkeys(users)))
+
+
 def credential(q: Q, namespace: str, name: str) -> Resource | None:
     """The credential of that SDS name from the Secrets of a namespace."""
     secret_name = name.removeprefix(CREDENTIAL_PREFIX)
@@ -70,8 +113,14 @@ def credential(q: Q, namespace: str, name: str) -> Resource | None:
         return _key_pair(name, found) if found is not None else None
     found = get(q, Secret, namespace, secret_name)
     if found is None or not _first(found, _AUTHORITY):
-        found = get(q, Secret, namespace, secret_name.removesuffix(CA_SUFFIX))
-    return _authority(name, found) if found is not None else None
+        secret_name = secret_name.removesuffix(CA_SUFFIX)
+        found = get(q, Secret, namespace, secret_name)
+    if found is not None and _first(found, _AUTHORITY):
+        return _authority(name, _first(found, _AUTHORITY), _first(found, _REVOKED), found.ref)
+    public = get(q, ConfigMap, namespace, secret_name)
+    if public is None:
+        return None
+    return _authority(name, _text(public, _AUTHORITY), _text(public, _REVOKED), public.ref)
 
 
 def _key_pair(name: str, secret: Secret) -> Resource | None:
@@ -87,16 +136,19 @@ def _key_pair(name: str, secret: Secret) -> Resource | None:
     return resource(name, message.SerializeToString(), (secret.ref,))
 
 
-def _authority(name: str, secret: Secret) -> Resource | None:
-    authority = _first(secret, _AUTHORITY)
+def _authority(name: str, authority: bytes, revoked: bytes, source: Ref) -> Resource | None:
     if not authority:
         return None
     message = Message()
     message.name = name
     message.validation_context.trusted_ca.inline_bytes = authority
-    if revoked := _first(secret, _REVOKED):
+    if revoked:
         message.validation_context.crl.inline_bytes = revoked
-    return resource(name, message.SerializeToString(), (secret.ref,))
+    return resource(name, message.SerializeToString(), (source,))
+
+
+def _text(public: ConfigMap, keys: Iterable[str]) -> bytes:
+    return next((public.data[each].encode() for each in keys if each in public.data), b"")
 
 
 def _first(secret: Secret, keys: Iterable[str]) -> bytes:

@@ -47,6 +47,9 @@ _ON_DOWNSTREAM_TLS_HANDSHAKE = 2
 """The number of that field of the filter's Config."""
 TCP_PREFIX = "tcp."
 
+SECURITY_FILTERS = (jwt.NAME, ext_authz.HTTP_NAME, HTTP_RBAC)
+"""The names of the HTTP filters that policies become."""
+
 _ACTIONS = {
     DENY: rbac_pb2.RBAC.DENY,
     ALLOW: rbac_pb2.RBAC.ALLOW,

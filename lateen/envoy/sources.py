@@ -16,6 +16,11 @@ TRUST = "ROOTCA"
 """The SDS name of the mesh's trust."""
 CREDENTIAL_PREFIX = "kubernetes://"
 """Before the name of a Secret: the SDS name of a gateway's credential."""
+FILE_CERTIFICATE_PREFIX = "file-cert:"
+"""Before the names of files with a certificate and its key."""
+FILE_AUTHORITY_PREFIX = "file-root:"
+"""Before the names of files with certificate authorities and with what they revoked, which may be empty."""
+FILE_SEPARATOR = "~"
 CA_SUFFIX = "-cacert"
 """After it: the certificate authorities that clients' certificates are checked with."""
 
@@ -46,5 +51,12 @@ def add_own_secret(config: SdsSecretConfig, name: str) -> None:
 
 def add_credential(config: SdsSecretConfig, name: str) -> None:
     """Points at a Kubernetes Secret, served by the control plane to gateways of its namespace."""
-    config.name = CREDENTIAL_PREFIX + name
+    config.name = CREDENTIAL_PREFIX + name.removeprefix(CREDENTIAL_PREFIX)
+    set_ads(config.sds_config)
+
+
+def add_files(config: SdsSecretConfig, prefix: str, first: str, second: str) -> None:
+    """Points at files of the proxy, which reads them again when one is moved into their directory. The control plane
+    serves only their names."""
+    config.name = f"{prefix}{first}{FILE_SEPARATOR}{second}"
     set_ads(config.sds_config)

@@ -32,8 +32,9 @@ SET_FILTER_STATE = "envoy.filters.network.set_filter_state"
 EARLY_DATA_BYTES = 8192
 """How much of a client is read before the application is dialled, where its first bytes decide."""
 CLUSTER_TIMEOUT_S = 5
-_CLUSTER_STATE = "envoy.tcp_proxy.cluster"
+NOWHERE = "BlackHoleCluster"
 _ALPN_STATE = "envoy.network.application_protocols"
+_CLUSTER_STATE = "envoy.tcp_proxy.cluster"
 
 
 def tcp_proxy(q: Q, cluster: str) -> Filter:
@@ -86,15 +87,20 @@ def add_stream(
 def add_address_stream(q: Q, chain: FilterChain) -> None:
     """Adds the filters that pass connections on to a cluster called as the address they were meant for
     (`10.96.0.5:3306`), which is asked for when it is not there."""
-    state = SetFilterState()
-    set_state(state.on_new_connection.add(), _CLUSTER_STATE, "%DOWNSTREAM_LOCAL_ADDRESS%")
-    message = Filter()
-    message.name = SET_FILTER_STATE
-    pack(message.typed_config, state)
-    chain.filters.append(message)
-    proxy = _proxy(chain.name, "BlackHoleCluster")
+    chain.filters.append(_set_state(_CLUSTER_STATE, "%DOWNSTREAM_LOCAL_ADDRESS%"))
+    proxy = _proxy(chain.name, NOWHERE)
     set_ads(proxy.on_demand.odcds_config)
     proxy.on_demand.timeout.seconds = CLUSTER_TIMEOUT_S
+    chain.filters.append(_filter(q, proxy))
+
+
+def add_named_stream(q: Q, chain: FilterChain, cluster: str, *, waits: bool = False) -> None:
+    """Adds the filters that pass connections on to the cluster whose name a format string gives; a cluster that is
+    not there closes them."""
+    chain.filters.append(_set_state(_CLUSTER_STATE, cluster))
+    proxy = _proxy(chain.name, NOWHERE)
+    if waits:
+        _wait(proxy)
     chain.filters.append(_filter(q, proxy))
 
 
@@ -139,8 +145,12 @@ def _set_times(proxy: TcpProxy, pool: ConnectionPoolSettings | None) -> None:
 
 
 def _announce_tcp() -> Filter:
+    return _set_state(_ALPN_STATE, ",".join(ALPN_TCP))
+
+
+def _set_state(key: str, said: str) -> Filter:
     state = SetFilterState()
-    set_state(state.on_new_connection.add(), _ALPN_STATE, ",".join(ALPN_TCP))
+    set_state(state.on_new_connection.add(), key, said)
     message = Filter()
     message.name = SET_FILTER_STATE
     pack(message.typed_config, state)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from envoy.config.core.v3.base_pb2 import TransportSocket
+from envoy.extensions.transport_sockets.quic.v3.quic_transport_pb2 import QuicDownstreamTransport
 from envoy.extensions.transport_sockets.raw_buffer.v3.raw_buffer_pb2 import RawBuffer
 from envoy.extensions.transport_sockets.tls.v3.common_pb2 import (
     CertificateValidationContext,
@@ -23,11 +24,15 @@ from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, 
 
 from lateen.api.istio.destination_rule import ClientTLSSettings
 from lateen.api.istio.gateway import ServerTLSSettings
+from lateen.api.rules import CIPHER_SUITES
 from lateen.envoy.sources import (
     CA_SUFFIX,
     CERTIFICATE,
+    FILE_AUTHORITY_PREFIX,
+    FILE_CERTIFICATE_PREFIX,
     TRUST,
     add_credential,
+    add_files,
     add_own_secret,
 )
 from lateen.features.encoding import pack
@@ -35,6 +40,7 @@ from lateen.model.mesh import TlsBounds
 
 TLS = "envoy.transport_sockets.tls"
 RAW = "envoy.transport_sockets.raw_buffer"
+QUIC = "envoy.transport_sockets.quic"
 
 ALPN_HTTP1 = ("istio-http/1.1", "istio", "http/1.1")
 ALPN_HTTP2 = ("istio-h2", "istio", "h2")
@@ -43,6 +49,7 @@ ALPN_EITHER = ("istio-http/1.1", "istio")
 ALPN_TCP = ("istio-peer-exchange", "istio")
 
 SERVER_ALPN_HTTP = ("h2", "http/1.1")
+ALPN_HTTP3 = ("h3",)
 MESH_HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
 MESH_TCP_ALPN = ("istio-peer-exchange", "istio")
 MESH_ALPN = (*MESH_TCP_ALPN, *MESH_HTTP_ALPN)
@@ -130,49 +137,55 @@ def origination(
 
 
 def termination(
-    settings: ServerTLSSettings, trust_domains: Iterable[str], mesh: TlsBounds, outer: TlsBounds, *, http: bool
+    settings: ServerTLSSettings,
+    trust_domains: Iterable[str],
+    mesh: TlsBounds,
+    outer: TlsBounds,
+    *,
+    alpn: tuple[str, ...],
 ) -> DownstreamTlsContext:
     """TLS that ends at a gateway. Certificates come from Secrets (`credentialName`) or from files of the gateway.
 
     MUTUAL wants a client certificate, OPTIONAL_MUTUAL takes one, ISTIO_MUTUAL wants one of the mesh.
     """
-    alpn = SERVER_ALPN_HTTP if http else ()
     if settings.mode == "ISTIO_MUTUAL":
-        return mesh_server(trust_domains, alpn, mesh)
+        context = mesh_server(() if settings.subject_alt_names else trust_domains, alpn, mesh)
+        common = context.common_tls_context
+        _narrow(common.tls_params, settings)
+        _check_client(common.combined_validation_context.default_validation_context, settings)
+        return context
     context = DownstreamTlsContext()
     context.require_client_certificate.value = settings.mode == "MUTUAL"
     common = context.common_tls_context
     common.alpn_protocols.extend(alpn)
-    parameters = common.tls_params
-    _set_bounds(parameters, outer)
-    parameters.tls_minimum_protocol_version = _version(
-        settings.min_protocol_version, parameters.tls_minimum_protocol_version
-    )
-    parameters.tls_maximum_protocol_version = _version(settings.max_protocol_version, TlsParameters.TLSv1_3)
-    if settings.cipher_suites:
-        del parameters.cipher_suites[:]
-        parameters.cipher_suites.extend(dict.fromkeys(settings.cipher_suites))
+    _set_bounds(common.tls_params, outer)
+    _narrow(common.tls_params, settings)
     names = settings.credential_names or ((settings.credential_name,) if settings.credential_name else ())
     for name in names:
         add_credential(common.tls_certificate_sds_secret_configs.add(), name)
     if not names:
-        for chain, key in _files(settings):
-            certificate = common.tls_certificates.add()
-            certificate.certificate_chain.filename = chain
-            certificate.private_key.filename = key
+        for chain, key in certificate_files(settings):
+            add_files(common.tls_certificate_sds_secret_configs.add(), FILE_CERTIFICATE_PREFIX, chain, key)
     if settings.mode in ("MUTUAL", "OPTIONAL_MUTUAL"):
         authority = settings.ca_cert_credential_name or (names[0] if names else None)
+        combined = common.combined_validation_context
         if authority:
-            combined = common.combined_validation_context
             add_credential(combined.validation_context_sds_secret_config, authority + CA_SUFFIX)
-            _check_client(combined.default_validation_context, settings)
         else:
-            own = (each.ca_certificates for each in settings.tls_certificates if each.ca_certificates)
-            common.validation_context.trusted_ca.filename = settings.ca_certificates or next(own, OS_TRUST)
-            if settings.ca_crl:
-                common.validation_context.crl.filename = settings.ca_crl
-            _check_client(common.validation_context, settings)
+            files = authority_files(settings)
+            add_files(combined.validation_context_sds_secret_config, FILE_AUTHORITY_PREFIX, *files)
+        _check_client(combined.default_validation_context, settings)
     return context
+
+
+def _narrow(parameters: TlsParameters, settings: ServerTLSSettings) -> None:
+    """What a server says of versions and ciphers counts before the mesh configuration."""
+    least, most = parameters.tls_minimum_protocol_version, parameters.tls_maximum_protocol_version
+    parameters.tls_minimum_protocol_version = _version(settings.min_protocol_version, least)
+    parameters.tls_maximum_protocol_version = _version(settings.max_protocol_version, most)
+    if settings.cipher_suites:
+        del parameters.cipher_suites[:]
+        parameters.cipher_suites.extend(each for each in dict.fromkeys(settings.cipher_suites) if each in CIPHER_SUITES)
 
 
 def _check_client(validation: CertificateValidationContext, settings: ServerTLSSettings) -> None:
@@ -185,9 +198,16 @@ def _check_client(validation: CertificateValidationContext, settings: ServerTLSS
         validation.trust_chain_verification = CertificateValidationContext.ACCEPT_UNTRUSTED
 
 
-def _files(settings: ServerTLSSettings) -> list[tuple[str, str]]:
+def certificate_files(settings: ServerTLSSettings) -> list[tuple[str, str]]:
+    """The files of a server's certificates with their keys."""
     found = [(each.server_certificate or "", each.private_key or "") for each in settings.tls_certificates]
     return found or [(settings.server_certificate or "", settings.private_key or "")]
+
+
+def authority_files(settings: ServerTLSSettings) -> tuple[str, str]:
+    """The files with a server's roots for clients, and with what they revoked (may be empty)."""
+    own = (each.ca_certificates for each in settings.tls_certificates if each.ca_certificates)
+    return settings.ca_certificates or next(own, ""), settings.ca_crl or ""
 
 
 def _set_bounds(parameters: TlsParameters, bounds: TlsBounds) -> None:
@@ -218,6 +238,14 @@ def set_socket(socket: TransportSocket, context: UpstreamTlsContext | Downstream
     else:
         socket.name = TLS
         pack(socket.typed_config, context)
+
+
+def set_quic_socket(socket: TransportSocket, context: DownstreamTlsContext) -> None:
+    """Writes a TLS context as the transport socket of a UDP listener."""
+    transport = QuicDownstreamTransport()
+    transport.downstream_tls_context.CopyFrom(context)
+    socket.name = QUIC
+    pack(socket.typed_config, transport)
 
 
 def _own_certificate(common: CommonTlsContext) -> None:

@@ -20,11 +20,15 @@ from lateen.lib.ids import Ref
 from lateen.lib.spiffe import SpiffeId
 from lateen.model.destination_rules import destination_rule
 from lateen.model.endpoints import endpoints, identities
+from lateen.model.hosts import covers
 from lateen.model.mesh import auto_mtls, mesh_ref, trust_domain
 from lateen.model.protocols import Protocol
 from lateen.model.services import MeshService, Resolution
 from lateen.model.visibility import Client, visible, visible_services
 from lateen.model.workloads import Labels
+
+AUTOMATIC_PREFIX = "automatic|"
+"""Before the server name of mutual TLS that is passed on: the name of a cluster that does so."""
 
 
 class Transport(enum.StrEnum):
@@ -91,6 +95,27 @@ def names_of_host(q: Q, client: Client, host: str) -> tuple[str, ...]:
     subsets = ["", *(each.name for each in rule.subsets)] if rule is not None else [""]
     ports = [port.number for port in service.ports if port.protocol is not Protocol.UDP]
     return tuple(cluster_name(host, port, subset) for port in ports for subset in subsets)
+
+
+def automatic_names(q: Q, client: Client, hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the clusters that take mutual TLS for services below `hosts` as it came, by its server name. Their
+    endpoints must be known and part of the mesh."""
+    return tuple(
+        f"{AUTOMATIC_PREFIX}outbound_.{'_.'.join(name.split('|')[1:])}"
+        for host in q(visible_services, client)
+        if any(covers(pattern, host) for pattern in hosts)
+        for name in q(names_of_host, client, host)
+        if (found := q(outbound_cluster, sharing(q, client, name), name)) is not None
+        and found.resolution is Resolution.ENDPOINTS
+        and not found.external
+    )
+
+
+def outbound_of(automatic: str) -> str:
+    """The name of the ordinary cluster for the name of one that takes mutual TLS as it came; empty for another."""
+    port, _, rest = automatic.removeprefix(f"{AUTOMATIC_PREFIX}outbound_.").partition("_.")
+    subset, _, host = rest.partition("_.")
+    return f"outbound|{port}|{subset}|{host}" if automatic.startswith(AUTOMATIC_PREFIX) and host else ""
 
 
 def sharing(q: Q, client: Client, name: str) -> Client:

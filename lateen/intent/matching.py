@@ -41,7 +41,7 @@ def route_match(said: HTTPMatchRequest | None, *, tokens: bool = False) -> Route
     if said is None:
         return RouteMatch()
     names = (*said.headers, *said.without_headers)
-    if not tokens and any(_is_claim(name) for name in names):
+    if not tokens and any(is_claim(name) for name in names):
         return None
     path = EVERY_PATH
     if said.uri is not None:
@@ -64,19 +64,18 @@ def _named(said: Mapping[str, StringMatch], invert: bool = False) -> list[NamedM
     return [
         NamedMatch(name.lower(), text_match(text), invert)
         for name, text in sorted(said.items())
-        if name not in _NOT_HEADERS and not _is_claim(name)
+        if name not in _NOT_HEADERS and not is_claim(name)
     ]
 
 
-def _is_claim(name: str) -> bool:
+def is_claim(name: str) -> bool:
+    """True when a match on that header is one on a claim of a token."""
     return name.lower().startswith(CLAIM_PREFIX)
 
 
 def _claims(said: Mapping[str, StringMatch], invert: bool = False) -> tuple[ClaimMatch, ...]:
     return tuple(
-        ClaimMatch(_claim_path(name), text_match(text), invert)
-        for name, text in sorted(said.items())
-        if _is_claim(name)
+        ClaimMatch(_claim_path(name), text_match(text), invert) for name, text in sorted(said.items()) if is_claim(name)
     )
 
 

@@ -3,7 +3,9 @@
 A sidecar has one table for each HTTP port of the services it sees: one virtual host a service, answering to every
 name a client of its namespace may use (full, short, by address), and one for each name that only a VirtualService
 knows. A gateway's table has one virtual host for each name that both a server and a VirtualService of the gateway
-cover. No name is in a table twice: a full name belongs to its own host, a short one to the first that claims it.
+cover. Names that another TLS server of the port has are `misdirected` there: a client that uses one connection for
+several hosts is told to ask again on another. No name is in a table twice: a full name belongs to its own host, a
+short one to the first that claims it.
 
 Routes are not here: a table changes when a host comes, goes or is renamed, never when a rule changes.
 """
@@ -18,12 +20,13 @@ from lateen.api.istio.sidecar import Sidecar
 from lateen.api.objects import get
 from lateen.engine import Q
 from lateen.lib.ids import Ref
-from lateen.model.gateways import GatewayServer, ServerKind, gateway_servers
-from lateen.model.hosts import covers, is_wildcard, parse_service_host
+from lateen.model.gateways import ANY, GatewayServer, gateway_servers
+from lateen.model.hosts import covers, is_wildcard, most_specific, parse_service_host
 from lateen.model.mesh import domain, outbound_policy
 from lateen.model.protocols import Protocol
 from lateen.model.virtual_services import (
     Binding,
+    Order,
     gateway_virtual_services,
     hosts_of,
     mesh_hosts,
@@ -35,7 +38,6 @@ from lateen.model.workloads import Labels
 
 HTTP_PORT = 80
 """Where a name answers that no service has."""
-ANY = "*"
 
 
 class ServiceHost(msgspec.Struct, frozen=True, cache_hash=True):
@@ -206,24 +208,41 @@ def gateway_table(q: Q, namespace: str, labels: Labels, route: str) -> tuple[Gat
 
 
 def gateway_hosts(q: Q, namespace: str, servers: tuple[GatewayServer, ...]) -> tuple[GatewayHost, ...]:
-    """The virtual hosts of the table those servers share, by host."""
-    found: dict[str, GatewayHost] = {}
+    """The virtual hosts of the table those servers share, by host. A name that a server has and no VirtualService
+    is there, without bindings, where it would be taken for another server's."""
+    found: dict[str, dict[GatewayBinding, Order]] = {}
     for server in servers:
-        secure = server.kind is ServerKind.HTTP and server.https_redirect
         for each in q(gateway_virtual_services, namespace, server.name):
+            binding = GatewayBinding(server.name, server.number, each.ref)
             for host in shared_hosts(server, each):
-                binding = GatewayBinding(server.name, server.number, each.ref)
-                _add(found, host, server, binding, secure)
-        if secure:
-            for host in server.sni:
-                _add(found, host, server, None, secure)
-    return tuple(found[host] for host in sorted(found))
+                found.setdefault(host, {}).setdefault(binding, each.order)
+        for host in server.sni:
+            if server.https_redirect or any(covers(other, host) for other in server.elsewhere):
+                found.setdefault(host, {})
+    return tuple(_gateway_host(host, found[host], servers) for host in sorted(found))
+
+
+def misdirected(servers: tuple[GatewayServer, ...]) -> tuple[str, ...]:
+    """The names in the table of those servers that belong to other servers of the port, sorted."""
+    own = {host for server in servers for host in server.sni}
+    others = sorted({host for server in servers for host in server.elsewhere} - own)
+    wide = [each for each in others if is_wildcard(each)]
+    return tuple(each for each in others if not _told_by(each, wide, own))
+
+
+def _told_by(host: str, wide: list[str], own: set[str]) -> bool:
+    """True when a wildcard of other servers says the same, and no own name stands between them."""
+    return any(
+        other != host and covers(other, host) and not any(covers(other, each) and covers(each, host) for each in own)
+        for other in wide
+    )
 
 
 def shared_hosts(server: GatewayServer, binding: Binding) -> tuple[str, ...]:
-    """The names that both a server and a VirtualService cover: of each pair that overlaps the narrower one."""
+    """The names that both a server and a VirtualService cover and no other server has: of each pair that overlaps
+    the narrower one."""
     patterns = [host for namespace, host in server.hosts if namespace in (ANY, binding.ref.namespace)]
-    return tuple(dict.fromkeys(_narrower(patterns, binding.hosts)))
+    return tuple(dict.fromkeys(each for each in _narrower(patterns, binding.hosts) if server.has(each)))
 
 
 def _narrower(patterns: list[str], hosts: tuple[str, ...]) -> Iterable[str]:
@@ -235,16 +254,16 @@ def _narrower(patterns: list[str], hosts: tuple[str, ...]) -> Iterable[str]:
                 yield pattern
 
 
-def _add(
-    found: dict[str, GatewayHost], host: str, server: GatewayServer, binding: GatewayBinding | None, secure: bool
-) -> None:
-    before = found.get(host, GatewayHost(host, server.number))
-    bindings = before.bindings
-    if binding is not None and not any(_same(binding, each) for each in bindings):
-        bindings = (*bindings, binding)
-    gateways = before.gateways if server.gateway in before.gateways else (*before.gateways, server.gateway)
-    found[host] = GatewayHost(host, before.number, bindings, gateways, before.https_only or secure)
-
-
-def _same(first: GatewayBinding, second: GatewayBinding) -> bool:
-    return first.virtual_service == second.virtual_service and first.gateway == second.gateway
+def _gateway_host(
+    host: str, bindings: Mapping[GatewayBinding, Order], servers: tuple[GatewayServer, ...]
+) -> GatewayHost:
+    """The server that names the host most closely says whether it is for HTTPS only; of equals one that does."""
+    naming = [(pattern, each) for each in servers if (pattern := most_specific(host, each.sni)) is not None]
+    closest = most_specific(host, (pattern for pattern, _ in naming))
+    return GatewayHost(
+        host,
+        naming[0][1].number,
+        tuple(sorted(bindings, key=bindings.__getitem__)),
+        tuple(dict.fromkeys(each.gateway for _, each in naming)),
+        any(each.https_redirect for pattern, each in naming if pattern == closest),
+    )

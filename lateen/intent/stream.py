@@ -56,12 +56,14 @@ def tcp_routes(q: Q, client: Client, labels: Labels, host: str, port: int) -> tu
 
 def gateway_tls_routes(q: Q, client: Client, server: GatewayServer) -> tuple[StreamRoute, ...]:
     """The TLS rules of all VirtualServices bound to a server that passes TLS through; only server names that the
-    server covers."""
+    server has."""
     found: list[StreamRoute] = []
     for each in q(gateway_virtual_services, client.namespace, server.name):
         covered = shared_hosts(server, each)
         for route in _tls(q, client, each.ref, Reader(server.name, client.namespace), server.number):
-            names = tuple(name for name in route.server_names if any(overlap(name, host) for host in covered))
+            names = tuple(
+                name for name in route.server_names if server.has(name) and any(overlap(name, host) for host in covered)
+            )
             if names:
                 found.append(msgspec.structs.replace(route, server_names=names))
     return tuple(found)

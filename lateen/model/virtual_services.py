@@ -1,9 +1,9 @@
 """Which VirtualService counts for a host, and which of its rules for a proxy.
 
 For a sidecar one VirtualService counts: the most specific host first, then private before exported to the
-client's namespace before public, then the oldest; nothing is merged. On a gateway all that name it count, in that
-order. What a match says about the proxy itself (`gateways`, `sourceLabels`, `sourceNamespace`, `port`) is decided
-here; what it says about requests is left to the proxy.
+client's namespace before public, then the oldest; nothing is merged. On a gateway all that name it count, the oldest
+first, then by name and namespace. What a match says about the proxy itself (`gateways`, `sourceLabels`,
+`sourceNamespace`, `port`) is decided here; what it says about requests is left to the proxy.
 
 Lookup is by index of the hosts a VirtualService names, so a change dirties only what asked for one of them.
 
@@ -41,8 +41,10 @@ MESH = "mesh"
 """The gateway name that means all sidecars."""
 
 
-Rank = tuple[int, str, str, str]
-"""Export class, creation time, name, namespace."""
+Order = tuple[str, str, str]
+"""Creation time, name, namespace."""
+Rank = tuple[int, Order]
+"""Export class, then age."""
 
 
 class Binding(msgspec.Struct, frozen=True):
@@ -53,6 +55,11 @@ class Binding(msgspec.Struct, frozen=True):
     hosts: tuple[str, ...]
     exported: tuple[str, ...]
     creation: str
+
+    @property
+    def order(self) -> Order:
+        """Where it stands among others: by age, then by name."""
+        return (self.creation, self.ref.name, self.ref.namespace)
 
 
 class Reader(msgspec.Struct, frozen=True, cache_hash=True):
@@ -120,12 +127,12 @@ def named_hosts(q: Q) -> frozenset[str]:
 def gateway_virtual_services(q: Q, namespace: str, gateway: str) -> tuple[Binding, ...]:
     """The VirtualServices bound to a gateway (`namespace/name`) that routers of a namespace may see, in the order
     in which their rules are joined."""
-    ranked = [
-        (rank, each)
+    seen = (
+        each
         for each in q(_bound_to_gateway, gateway)
-        if (rank := _rank(q, Client(namespace, router=True), each)) is not None
-    ]
-    return tuple(each for _, each in sorted(ranked, key=lambda item: item[0]))
+        if _export_class(each.exported, each.ref.namespace, namespace) is not None
+    )
+    return tuple(sorted(seen, key=lambda each: each.order))
 
 
 def hosts_of(q: Q, ref: Ref) -> tuple[str, ...]:
@@ -274,7 +281,7 @@ def _rank(q: Q, client: Client, each: Binding) -> Rank | None:
     export = _export_class(each.exported, each.ref.namespace, client.namespace)
     if export is None or (not client.router and not _imported(q(egress, client), each)):
         return None
-    return (export, each.creation, each.ref.name, each.ref.namespace)
+    return (export, each.order)
 
 
 def _export_class(exported: tuple[str, ...], owner: str, namespace: str) -> int | None:

@@ -6,11 +6,19 @@ import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+
+def rsa_key() -> bytes:
+    """A key of RSA, PEM."""
+    return _pem(rsa.generate_private_key(65537, 2048))
+
+
+def _pem(key: Key) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -48,7 +56,7 @@ class Authority:
     def leaf(self, uri: str, *dns_names: str, key: bytes | None = None) -> tuple[bytes, bytes]:
         """A certificate for client and server use and its key, both PEM; `key` is one to make it for."""
         own = ec.generate_private_key(ec.SECP256R1()) if key is None else serialization.load_pem_private_key(key, None)
-        assert isinstance(own, ec.EllipticCurvePrivateKey)
+        assert isinstance(own, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey))
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)] if uri else []
         names += [x509.DNSName(each) for each in dns_names]
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
@@ -64,6 +72,22 @@ class Authority:
         )
         return certificate.public_bytes(serialization.Encoding.PEM), _pem(own)
 
+    def staple(self, leaf: bytes) -> bytes:
+        """What a responder of this authority says of a certificate: good, for an hour (DER)."""
+        now = datetime.datetime.now(datetime.UTC)
+        made = ocsp.OCSPResponseBuilder().add_response(
+            cert=x509.load_pem_x509_certificate(leaf),
+            issuer=self._certificate,
+            algorithm=hashes.SHA256(),
+            cert_status=ocsp.OCSPCertStatus.GOOD,
+            this_update=now,
+            next_update=now + datetime.timedelta(hours=1),
+            revocation_time=None,
+            revocation_reason=None,
+        )
+        made = made.responder_id(ocsp.OCSPResponderEncoding.HASH, self._certificate)
+        return made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
     def revoked(self, *leaves: bytes) -> bytes:
         """A revocation list with those certificates, PEM."""
         now = datetime.datetime.now(datetime.UTC)
@@ -76,7 +100,9 @@ class Authority:
         return made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()

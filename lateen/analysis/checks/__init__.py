@@ -5,6 +5,7 @@ from __future__ import annotations
 from lateen.analysis.check import Check
 from lateen.analysis.checks import (
     authorization_rules,
+    claims,
     destination_rule,
     envoy_filter,
     gateway,
@@ -25,6 +26,7 @@ CHECKS: tuple[Check, ...] = (
     virtual_service.ambiguous_port,
     virtual_service.host_not_on_gateway,
     virtual_service.conflicting_hosts,
+    claims.claims_without_tokens,
     destination_rule.unknown_host,
     destination_rule.empty_subset,
     destination_rule.selects_nothing,
@@ -32,6 +34,8 @@ CHECKS: tuple[Check, ...] = (
     gateway.port_not_on_workload,
     gateway.missing_credential,
     gateway.conflicting_servers,
+    gateway.loses_to_another,
+    gateway.no_http3,
     sidecar.selects_nothing,
     sidecar.conflicting_selectors,
     sidecar.several_defaults,

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import msgspec
 
 from lateen.analysis.check import Said, check
-from lateen.analysis.lookup import Group, key, secret_keys, selected_anywhere
+from lateen.analysis.lookup import Group, config_map_keys, key, secret_keys, selected_anywhere
 from lateen.api.istio.gateway import Gateway
-from lateen.api.objects import everywhere
+from lateen.api.objects import everywhere, get
 from lateen.api.problems import at
 from lateen.engine import Q
 from lateen.lib.findings import Level
 from lateen.lib.ids import Ref
-from lateen.model.gateways import server_hosts
+from lateen.model.gateways import Conflict, gateway_plan, server_hosts, udp_port
 from lateen.model.services import selected_by, service
 from lateen.model.workloads import Labels
 
@@ -80,7 +80,7 @@ def missing_credential(q: Q, subject: Gateway) -> Iterator[Said]:
     namespaces = sorted({each.namespace for each in groups}) or [subject.namespace]
     for index, server in enumerate(subject.spec.servers):
         tls = server.tls
-        if tls is None or tls.mode in ("PASSTHROUGH", "AUTO_PASSTHROUGH", "ISTIO_MUTUAL"):
+        if tls is None or tls.passes or tls.mode == "ISTIO_MUTUAL":
             continue
         mutual = tls.mode in ("MUTUAL", "OPTIONAL_MUTUAL") and not tls.ca_cert_credential_name
         names = [(at("spec", "servers", index, "tls", "credentialName"), tls.credential_name or "")]
@@ -93,12 +93,19 @@ def missing_credential(q: Q, subject: Gateway) -> Iterator[Said]:
                 reason = _credential_problem(q, namespace, name.removeprefix(_PREFIX), mutual)
                 if reason:
                     yield Said(path, reason, "create it with tls.crt and tls.key" + (" and ca.crt" if mutual else ""))
+        if roots := tls.ca_cert_credential_name:
+            for namespace in namespaces:
+                if not _has_roots(q, namespace, roots.removeprefix(_PREFIX)):
+                    place = at("spec", "servers", index, "tls", "caCertCredentialName")
+                    message = f"there is no Secret or ConfigMap {namespace}/{roots} with roots"
+                    yield Said(place, message, "create it with ca.crt")
 
 
 @check("IST0145", Level.WARNING, "Another Gateway claims the same host and port", Gateway)
 def conflicting_servers(q: Q, subject: Gateway) -> Iterator[Said]:
-    """Two Gateways of the same workload claim the same host on the same port. One server is made of both, with the
-    TLS settings of the older one; which VirtualServices apply is easily misunderstood.
+    """Two Gateways of the same workload claim the same host on the same port. Plain HTTP servers are one then, and so
+    are HTTPS servers with the same TLS settings: the VirtualServices of both count, the oldest first. Where the two
+    treat the port in different ways the older Gateway has the host (LTN0200).
 
     Claim each host in one Gateway.
     """
@@ -117,6 +124,57 @@ def conflicting_servers(q: Q, subject: Gateway) -> Iterator[Said]:
                 ):
                     message = f"{other.gateway.short} claims {host} on port {server.port.number} too"
                     yield Said(at("spec", "servers", index, "hosts", inner), message, "claim it in one of them")
+
+
+@check("LTN0200", Level.WARNING, "Another server has a port or host of a Gateway", Gateway)
+def loses_to_another(q: Q, subject: Gateway) -> Iterator[Said]:
+    """A port carries plain HTTP, TLS or plain bytes; what the first server carries counts, and later ones that carry
+    something else get nothing. Of TLS servers with the very same host and different TLS settings the first has it.
+    First is the older Gateway, then the first by name and namespace, then the order inside of the Gateway.
+
+        servers:
+        - {port: {number: 443, name: a, protocol: HTTPS}, hosts: [a.example], tls: {mode: SIMPLE, credentialName: a}}
+        - {port: {number: 443, name: b, protocol: HTTPS}, hosts: [a.example], tls: {mode: MUTUAL, credentialName: a}}
+
+    Give the server another port or host, or the settings of the other.
+    """
+    for each in sorted(q(gateway_losses, subject.ref), key=lambda one: (one.index, one.host)):
+        winner = f"server {each.winner_index} of {each.winner.short}"
+        server = subject.spec.servers[each.index]
+        path = at("spec", "servers", each.index)
+        if not each.host:
+            message = f"{winner} has port {each.port} and treats it in another way, so this server gets nothing"
+            yield Said(path, message, "use another port")
+            continue
+        inner = [host for _, host in server_hosts(server.hosts, subject.namespace)].index(each.host)
+        message = f"{winner} has {each.host} on port {each.port} with other TLS settings, and counts"
+        yield Said(at("spec", "servers", each.index, "hosts", inner), message, "use its settings, or another host")
+
+
+@check("LTN0201", Level.WARNING, "HTTP/3 is asked for where it cannot be", Gateway)
+def no_http3(q: Q, subject: Gateway) -> Iterator[Said]:
+    """The Service in front of the gateway has the server's port for UDP, which asks for HTTP/3. Envoy's QUIC knows no
+    certificates of clients, so servers that want them (MUTUAL, OPTIONAL_MUTUAL, ISTIO_MUTUAL) are served by TCP only.
+
+    Use mode SIMPLE, or leave the UDP port out of the Service.
+    """
+    groups = q(selected_anywhere, key(subject.spec.selector))
+    for index, server in enumerate(subject.spec.servers):
+        mode = server.tls.effective_mode if server.tls is not None else "SIMPLE"
+        if server.port.protocol.upper() == "HTTPS" and mode not in ("SIMPLE", "PASSTHROUGH", "AUTO_PASSTHROUGH"):
+            asked = [each for each in groups if q(udp_port, each.namespace, each.labels, server.port.number)]
+            if asked:
+                message = f"port {server.port.number} is also a UDP port, and mode {mode} cannot be had by HTTP/3"
+                yield Said(at("spec", "servers", index, "tls", "mode"), message, "use SIMPLE, or TCP alone")
+
+
+def gateway_losses(q: Q, ref: Ref) -> tuple[Conflict, ...]:
+    """What the servers of a Gateway do not get on any of its workloads."""
+    found = get(q, Gateway, ref.namespace, ref.name)
+    groups = q(selected_anywhere, key(found.spec.selector)) if found is not None else ()
+    places = dict.fromkeys((each.namespace, each.labels) for each in groups)
+    plans = [q(gateway_plan, *place) for place in places]
+    return tuple(dict.fromkeys(each for plan in plans for each in plan.conflicts if each.gateway == ref))
 
 
 def _share(first: Labels, second: Labels) -> bool:
@@ -151,6 +209,12 @@ def _open_ports(q: Q, group: Group) -> tuple[int, ...]:
             if isinstance(port.target_port, int) and port.target_port:
                 ports.add(port.target_port)
     return tuple(sorted(ports))
+
+
+def _has_roots(q: Q, namespace: str, name: str) -> bool:
+    keys = (q(secret_keys, namespace, name), q(secret_keys, namespace, f"{name}-cacert"))
+    public = q(config_map_keys, namespace, name)
+    return any(set(each or ()) & set(_ROOT_KEYS) for each in (*keys, public))
 
 
 def _credential_problem(q: Q, namespace: str, name: str, mutual: bool) -> str | None:

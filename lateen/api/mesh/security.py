@@ -12,25 +12,10 @@ from typing import Final
 
 from lateen.api.mesh.config import CertificateData, MeshConfig, TLSConfig
 from lateen.api.problems import Problem, at, warning
+from lateen.api.rules import CIPHER_SUITES
 from lateen.lib.bundles import authorities
 from lateen.lib.suggest import did_you_mean
 
-CIPHERS: Final = (
-    "ECDHE-ECDSA-AES128-GCM-SHA256",
-    "ECDHE-RSA-AES128-GCM-SHA256",
-    "ECDHE-ECDSA-AES256-GCM-SHA384",
-    "ECDHE-RSA-AES256-GCM-SHA384",
-    "ECDHE-ECDSA-CHACHA20-POLY1305",
-    "ECDHE-RSA-CHACHA20-POLY1305",
-    "ECDHE-ECDSA-AES128-SHA",
-    "ECDHE-RSA-AES128-SHA",
-    "ECDHE-ECDSA-AES256-SHA",
-    "ECDHE-RSA-AES256-SHA",
-    "AES128-GCM-SHA256",
-    "AES256-GCM-SHA384",
-    "AES128-SHA",
-    "AES256-SHA",
-)
 CURVES: Final = ("P-256", "P-384", "P-521", "X25519", "X25519MLKEM768")
 _DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 NOT_THERE: Final = "LTN0001"
@@ -50,7 +35,10 @@ def security_problems(config: MeshConfig) -> Iterator[Problem]:
 
 
 def _tls(field: str, said: TLSConfig, *, mesh: bool) -> Iterator[Problem]:
-    for key, names, known in (("cipherSuites", said.cipher_suites, CIPHERS), ("ecdhCurves", said.ecdh_curves, CURVES)):
+    for key, names, known in (
+        ("cipherSuites", said.cipher_suites, CIPHER_SUITES),
+        ("ecdhCurves", said.ecdh_curves, CURVES),
+    ):
         for index, name in enumerate(names):
             if name not in known:
                 remedy = did_you_mean(name, known, at_most=len(known))

@@ -120,10 +120,8 @@ def cases() -> Iterator[Case]:
 
 def refusals() -> Iterator[Refusal]:
     base = gateway(server())
-    yield Refusal(KIND, "spec.servers[0].defaultEndpoint", base, "127.0.0.1:9000", "LTN0001")
-    yield Refusal(KIND, "spec.servers[0].port.targetPort", base, 9000, "LTN0006")
-    automatic = secure("TLS", mode="PASSTHROUGH")
-    yield Refusal(KIND, "spec.servers[0].tls.mode", automatic, "AUTO_PASSTHROUGH", "LTN0001")
+    yield Refusal(KIND, "spec.servers[0].defaultEndpoint", base, "127.0.0.1:9000", "IST0106")
+    yield Refusal(KIND, "spec.servers[0].port.targetPort", base, 9000, "IST0106")
     yield Refusal(KIND, "spec.servers[0].name", base, "main", "LTN0006")
 
 
@@ -139,11 +137,20 @@ def _ports() -> Iterator[Case]:
     for protocol in ("HTTP2", "GRPC-WEB"):
         yield case("servers[0].port.protocol", gateway(server("TCP")), protocol, plain, "details-v1", "ratings-v1")
     yield case("servers[0].port.protocol", gateway(server("HTTP")), "MONGO", plain, "ratings-v1", "details-v1")
+    yield case("servers[0].port.protocol", gateway(server("HTTP")), "GRPC-WEB", _translated, False, True)
     edge: Json = {"mode": "SIMPLE", "credentialName": "edge"}
     https, inside = secure(**edge), handshake("server")
     yield case("servers[0].port.protocol", https, "TLS", inside, b"ratings-v1", b"details-v1")
     yield case("servers[0].port.name", https, "other", _table, [1, 0], [0, 1])
     yield case("servers[0].tls.httpsRedirect", http, True, plain, "ratings-v1", 301)
+
+
+def _translated(lab: Lab) -> bool:
+    """True when gRPC-Web of a browser arrives as gRPC."""
+    lab.servers.log.clear()
+    headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
+    ask(lab, "gateway", port=8080, authority="shop.test", headers=headers, method="POST")
+    return [each["headers"]["content-type"] for each in lab.servers.log] == ["application/grpc"]
 
 
 def _table(lab: Lab) -> list[int]:
@@ -168,6 +175,17 @@ def _modes() -> Iterator[Case]:
     inside = "reviews,reviews.default.svc.cluster.local,outside.test,*.outside.test"
     own = "spiffe://cluster.local/ns/default/sa/default"
     yield case(place, secure(mode="PASSTHROUGH"), "ISTIO_MUTUAL", names, inside, own)
+    yield case(place, secure("TLS", mode="PASSTHROUGH"), "AUTO_PASSTHROUGH", _passed_on, "", "reviews-v2")
+
+
+def _passed_on(lab: Lab) -> str:
+    """Who answers mutual TLS for a subset of a service."""
+    context, name = lab.certificates.client_context("client", ("istio",)), "reviews.default.svc.cluster.local"
+    try:
+        with lab.connect("gateway", 8443, tls=context, sni=f"outbound_.9000_.v2_.{name}") as one:
+            return str(exchange(one).get("server", ""))
+    except OSError:
+        return ""
 
 
 def _certificates() -> Iterator[Case]:

@@ -51,6 +51,17 @@ TO = "http: [{route: [{destination: {host: reviews}}]}]"
 SUBSETS = "host: reviews, subsets: [{name: v1, labels: {version: v1}}]"
 SERVER = "port: {number: 80, name: http, protocol: HTTP}"
 HTTPS = "port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.b]"
+HTTPS2 = HTTPS.replace("name: https", "name: other")
+CLAIM = (
+    "http: [{match: [{headers: {'@request.auth.claims.group': {exact: a}}}], route: [{destination: {host: reviews}}]}]"
+)
+TOKENS = obj(
+    "security.istio.io/v1",
+    "RequestAuthentication",
+    "selector: {matchLabels: {istio: ingress}}, jwtRules: [{issuer: me, jwks: '{\"keys\": []}'}]",
+    "tokens",
+    ", namespace: edge",
+)
 TWO_PORTS = obj("v1", "Service", "ports: [{name: http-a, port: 1}, {name: http-b, port: 2}]", "two")
 POD = "containers: [{name: a, command: [x], "
 
@@ -153,6 +164,27 @@ def test_the_base_has_nothing_wrong() -> None:
             [gw(f"selector: {{istio: ingress}}, servers: [{{{SERVER}, hosts: ['*.example.com']}}]")],
             "IST0145 Gateway g spec.servers[0].hosts[0]: Gateway default/web claims *.example.com on port 80 too",
         ),
+        (
+            [gw(f"selector: {{istio: ingress}}, servers: [{{{HTTPS}, tls: {{mode: SIMPLE, credentialName: c}}}}, {{{HTTPS2}, tls: {{mode: MUTUAL, credentialName: c}}}}]"), secret("tls.crt tls.key ca.crt")],
+            "LTN0200 Gateway g spec.servers[1].hosts[0]: server 0 of Gateway default/g has a.b on port 443 with other TLS settings",
+        ),
+        (
+            [gw("selector: {istio: ingress}, servers: [{port: {number: 80, name: t, protocol: TCP}, hosts: ['*']}]", "young"), gw(f"selector: {{istio: ingress}}, servers: [{{{SERVER}, hosts: [q.r]}}]", "old")],
+            "LTN0200 Gateway young spec.servers[0]: server 0 of Gateway default/old has port 80 and treats it in another way",
+        ),
+        (
+            [gw(f"selector: {{istio: ingress}}, servers: [{{{HTTPS}, tls: {{mode: MUTUAL, credentialName: c}}}}]"), secret("tls.crt tls.key ca.crt"),
+             "apiVersion: v1\nkind: Service\nmetadata: {name: udp, namespace: edge}\nspec: {selector: {istio: ingress}, ports: [{name: http3, port: 443, protocol: UDP}]}\n"],
+            "LTN0201 Gateway g spec.servers[0].tls.mode: port 443 is also a UDP port",
+        ),
+        (
+            [gw(f"selector: {{istio: ingress}}, servers: [{{{HTTPS}, tls: {{mode: MUTUAL, credentialName: c, caCertCredentialName: d}}}}]"), secret("tls.crt tls.key")],
+            "IST0101 Gateway g spec.servers[0].tls.caCertCredentialName: there is no Secret or ConfigMap edge/d with roots",
+        ),
+        (
+            [vs(f"hosts: [shop.example.com], gateways: [web], {CLAIM}")],
+            "IST0149 VirtualService a spec.http[0].match[0].headers[\"@request.auth.claims.group\"]: nothing verifies tokens there",
+        ),
         ([obj("networking.istio.io/v1", "Sidecar", "workloadSelector: {labels: {app: x}}")], "IST0101 Sidecar x spec.workloadSelector: no workload"),
         (
             [obj("networking.istio.io/v1", "Sidecar", "workloadSelector: {labels: {app: reviews}}", "new", ", creationTimestamp: '2026-02-02T00:00:00Z'"),
@@ -236,6 +268,11 @@ def test_finding(texts: list[str], expected: str) -> None:
         [gw(f"selector: {{istio: ingress}}, servers: [{{{HTTPS}, tls: {{mode: SIMPLE, credentialName: c}}}}]"), secret("tls.crt tls.key")],
         [gw(f"selector: {{istio: ingress}}, servers: [{{{HTTPS}, tls: {{mode: MUTUAL, credentialName: c}}}}]"), secret("cert key"), secret("cacert", "c-cacert")],
         [gw(f"selector: {{istio: ingress}}, servers: [{{{HTTPS}, tls: {{mode: PASSTHROUGH}}}}]")],
+        [
+            gw(f"selector: {{istio: ingress}}, servers: [{{{HTTPS}, tls: {{mode: MUTUAL, credentialName: c, caCertCredentialName: d}}}}]"), secret("tls.crt tls.key"),
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: d, namespace: edge}\ndata: {ca.crt: x}\n",
+        ],
+        [vs(f"hosts: [shop.example.com], gateways: [web], {CLAIM}"), TOKENS],
         [gw("selector: {istio: ingress}, servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: [q.r]}]")],
         [obj("networking.istio.io/v1", "Sidecar", "workloadSelector: {labels: {app: reviews}}"), obj("networking.istio.io/v1", "Sidecar", "egress: [{hosts: [./*]}]", "all")],
         [obj("security.istio.io/v1", "PeerAuthentication", "selector: {matchLabels: {app: reviews}}, portLevelMtls: {9080: {mode: STRICT}}")],

@@ -47,6 +47,10 @@ GOOD = [
     ("Gateway", server("port: {number: 1, name: a, protocol: tcp}, hosts: [./a, '*/b', ns/*.c, '*']")),
     ("Gateway", server(f"{HTTPS}, tls: {{mode: SIMPLE, credentialName: a}}")),
     ("Gateway", server(f"{HTTPS}, tls: {{mode: PASSTHROUGH}}")),
+    ("Gateway", server(f"{HTTPS}, tls: {{}}")),
+    ("Gateway", server("port: {number: 0, name: a, protocol: HTTP}, hosts: ['*-x.a.b'], bind: 'unix://@a'")),
+    ("Gateway", server(f"{HTTPS}, tls: {{mode: ISTIO_MUTUAL, subjectAltNames: [a], minProtocolVersion: TLSV1_3}}")),
+    ("Gateway", server(f"{SERVER}, tls: {{mode: PASSTHROUGH, httpsRedirect: true}}")),
     ("Gateway", server(f"{HTTPS}, tls: {{mode: MUTUAL, serverCertificate: /a, privateKey: /b, caCertificates: /c}}")),
     ("Gateway", server(f"{HTTPS}, tls: {{mode: SIMPLE, tlsCertificates: [{{serverCertificate: /a, privateKey: /b}}]}}")),
     ("ServiceEntry", f"{{{HOST}, {PORT}}}"),
@@ -173,20 +177,41 @@ BAD = [
         server(f"{HTTPS}, tls: {{mode: MUTUAL, serverCertificate: /a, privateKey: /b}}"),
         "servers[0].tls: needs the roots",
     ),
-    ("Gateway", server(f"{HTTPS}, tls: {{mode: PASSTHROUGH, credentialName: a}}"), "servers[0].tls.credentialName: uses no"),
+    ("Gateway", server(f"{HTTPS}, tls: {{mode: ISTIO_MUTUAL, credentialName: a}}"), "servers[0].tls.credentialName: uses no"),
+    ("Gateway", server(f"{HTTPS}, tls: {{mode: ISTIO_MUTUAL, caCertificates: /a}}"), "servers[0].tls.caCertificates: uses no"),
     (
         "Gateway",
-        server(f"{HTTPS}, tls: {{credentialName: a, minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2}}"),
+        server(f"{HTTPS}, tls: {{mode: SIMPLE, credentialName: a, serverCertificate: /a, privateKey: /b}}"),
+        "servers[0].tls.serverCertificate: exclude each other",
+    ),
+    (
+        "Gateway",
+        server(f"{HTTPS}, tls: {{mode: SIMPLE, credentialName: a, caCrl: /a}}"),
+        "servers[0].tls.caCrl: checks no certificates",
+    ),
+    ("Gateway", server(f"{HTTPS}, tls: {{mode: SIMPLE, credentialName: a, maxProtocolVersion: TLSV1_1}}"), "servers[0].tls.maxProtocolVersion: TLSV1_2, the default"),
+    ("Gateway", server("port: {number: 80, name: a, protocol: HTTP, targetPort: 8080}, hosts: [a]"), "servers[0].port.targetPort: no target port"),
+    ("Gateway", server(f"{SERVER}, bind: 'unix:///a'"), "servers[0].port.number: a socket has no port"),
+    ("Gateway", server("port: {number: 0, name: a, protocol: HTTP}, hosts: [a], bind: 'unix://a'"), "servers[0].bind: no socket"),
+    (
+        "Gateway",
+        server("port: {number: 443, name: a, protocol: TLS}, hosts: ['*-x.a.b'], tls: {mode: PASSTHROUGH}"),
+        "servers[0].hosts[0]: cannot be the server name",
+    ),
+    ("Gateway", server("port: {number: 1, name: a, protocol: TCP}, hosts: [a], tls: {httpsRedirect: true}"), "servers[0].tls: has no TLS"),
+    (
+        "Gateway",
+        server(f"{HTTPS}, tls: {{mode: MUTUAL, credentialName: a, minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2}}"),
         "servers[0].tls.maxProtocolVersion: lower than",
     ),
     (
         "Gateway",
-        server(f"{HTTPS}, tls: {{credentialName: a, credentialNames: [b]}}"),
+        server(f"{HTTPS}, tls: {{mode: MUTUAL, credentialName: a, credentialNames: [b]}}"),
         "servers[0].tls.credentialNames: exclude each other",
     ),
     (
         "Gateway",
-        server(f"{HTTPS}, tls: {{credentialName: a, verifyCertificateHash: [x]}}"),
+        server(f"{HTTPS}, tls: {{mode: MUTUAL, credentialName: a, verifyCertificateHash: [x]}}"),
         "servers[0].tls.verifyCertificateHash[0]: not the hash",
     ),
     ("ServiceEntry", f"{{hosts: ['*'], {PORT}}}", "hosts[0]: cannot be the host"),
@@ -262,6 +287,27 @@ def test_networking(kind: str, spec: str, expected: str) -> None:
             "trafficPolicy.outlierDetection.consecutiveGatewayErrors: reached first",
         ),
         ("ServiceEntry", f"{{{HOST}}}", ": nothing can be reached"),
+        ("Gateway", server(f"{SERVER}, defaultEndpoint: '127.0.0.1:1'"), "servers[0].defaultEndpoint: it is refused"),
+        ("Gateway", server(f"{HTTPS}, tls: {{mode: PASSTHROUGH, caCrl: /a}}"), "servers[0].tls.caCrl: mode PASSTHROUGH uses no"),
+        ("Gateway", server(f"{HTTPS}, tls: {{credentialName: a}}"), "servers[0].tls.credentialName: without mode (which means"),
+        ("Gateway", server(f"{HTTPS}, tls: {{mode: SIMPLE, credentialName: a, subjectAltNames: [a]}}"), "servers[0].tls.subjectAltNames: uses no"),
+        ("Gateway", server(f"{HTTPS}, tls: {{mode: SIMPLE, credentialName: a, httpsRedirect: true}}"), "servers[0].tls.httpsRedirect: only plain HTTP"),
+        ("Gateway", server(f"{HTTPS}, tls: {{mode: MUTUAL, credentialName: a, caCrl: /a}}"), "servers[0].tls.caCrl: has no effect"),
+        (
+            "Gateway",
+            server(f"{HTTPS}, tls: {{mode: SIMPLE, credentialName: a, minProtocolVersion: TLSV1_1}}"),
+            "servers[0].tls.minProtocolVersion: no cipher suite",
+        ),
+        (
+            "Gateway",
+            server(f"{HTTPS}, tls: {{mode: SIMPLE, credentialName: a, cipherSuites: [TLS_AES_128_GCM_SHA256]}}"),
+            "servers[0].tls.cipherSuites[0]: not a cipher suite",
+        ),
+        (
+            "Gateway",
+            server(f"{HTTPS}, tls: {{mode: SIMPLE, credentialName: a, cipherSuites: [AES128-SHA, AES128-SHA]}}"),
+            "servers[0].tls.cipherSuites[1]: there twice",
+        ),
         (
             "ServiceEntry",
             f"{{{HOST}, {PORT}, resolution: STATIC, workloadSelector: {{}}}}",
@@ -271,6 +317,28 @@ def test_networking(kind: str, spec: str, expected: str) -> None:
 )  # fmt: skip
 def test_networking_warnings(kind: str, spec: str, expected: str) -> None:
     expect(findings(NETWORKING, kind, spec), expected, Level.WARNING)
+
+
+def test_all_findings_of_a_gateway_come_at_once() -> None:
+    """Whatever is wrong in one server hides nothing in another."""
+    bad = "{port: {number: 0, name: a, protocol: HTP, targetPort: 1}, hosts: ['a b'], bind: x}"
+    worse = "{port: {number: 1, name: a, protocol: HTTPS}, hosts: [], tls: {mode: MUTUAL, cipherSuites: [x]}}"
+    paths = [
+        each.path.removeprefix("spec.") for each in findings(NETWORKING, "Gateway", f"{{servers: [{bad}, {worse}]}}")
+    ]
+    assert paths == [
+        "servers[0].bind",
+        "servers[0].hosts[0]",
+        "servers[0].port.number",
+        "servers[0].port.protocol",
+        "servers[0].port.targetPort",
+        "servers[1].hosts",
+        "servers[1].port.name",
+        "servers[1].tls",
+        "servers[1].tls",
+        "servers[1].tls",
+        "servers[1].tls.cipherSuites[0]",
+    ]
 
 
 @pytest.mark.parametrize(

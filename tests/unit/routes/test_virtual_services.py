@@ -134,7 +134,7 @@ def test_gateways_see_all_in_order() -> None:
         virtual_service("own", bound % ', exportTo: ["."]', "gateways", created="2026-01-05T00:00:00Z"),
     )
     found = graph.pull(gateway_virtual_services, "gateways", "default/front")
-    assert [each.ref.name for each in found] == ["own", "old", "young"]
+    assert [each.ref.name for each in found] == ["old", "young", "own"]
 
 
 DELEGATING = """
