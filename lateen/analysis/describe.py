@@ -14,7 +14,8 @@ import msgspec
 from lateen.analysis.conflicts import losses
 from lateen.analysis.lookup import selected
 from lateen.api.istio.destination_rule import DestinationRule
-from lateen.api.istio.virtual_service import HTTPRoute, VirtualService
+from lateen.api.istio.http_route import HTTPRoute
+from lateen.api.istio.virtual_service import VirtualService
 from lateen.api.objects import everywhere, get
 from lateen.api.problems import at
 from lateen.engine import Q

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
+from lateen.api.istio.http_route import Destination, HTTPRoute, HTTPRouteDestination
 from lateen.api.istio.selectors import PortSelector
-from lateen.api.istio.virtual_service import Destination, HTTPRoute, HTTPRouteDestination
 from lateen.engine import Q
 from lateen.features import FEATURES
 from lateen.features.feature import Rule

@@ -12,7 +12,7 @@ from __future__ import annotations
 from envoy.config.route.v3.route_components_pb2 import Route
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 
-from lateen.api.istio.virtual_service import StringMatch
+from lateen.api.istio.http_match import StringMatch
 from lateen.engine import Q
 from lateen.features.encoding import pack, set_percent, set_text
 from lateen.features.feature import Direction, Feature, HttpFilter, Phase, Rule

@@ -13,7 +13,7 @@ from envoy.config.route.v3.route_components_pb2 import Route
 from envoy.extensions.filters.http.fault.v3.fault_pb2 import HTTPFault
 from google.rpc.code_pb2 import Code
 
-from lateen.api.istio.virtual_service import Percent
+from lateen.api.istio.http_route import Percent
 from lateen.engine import Q
 from lateen.features.encoding import pack, set_percent, set_seconds
 from lateen.features.feature import Direction, Feature, HttpFilter, Phase, Rule

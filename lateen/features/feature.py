@@ -17,7 +17,7 @@ import msgspec
 from envoy.config.route.v3.route_components_pb2 import Route
 from google.protobuf.message import Message
 
-from lateen.api.istio.virtual_service import HTTPRoute
+from lateen.api.istio.http_route import HTTPRoute
 from lateen.engine import Q
 from lateen.intent.route import Destination
 from lateen.model.visibility import Client

@@ -18,7 +18,7 @@ from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.config.route.v3.route_components_pb2 import Route
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer, RepeatedScalarFieldContainer
 
-from lateen.api.istio import virtual_service as api
+from lateen.api.istio import http_route as api
 from lateen.engine import Q
 from lateen.features.feature import Feature, Rule
 from lateen.intent.route import NO_HEADERS, HeaderOperations, HeaderPolicy, Headers

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from envoy.config.route.v3.route_components_pb2 import Route
 
-from lateen.api.istio.virtual_service import Percent
+from lateen.api.istio.http_route import Percent
 from lateen.engine import Q
 from lateen.features.encoding import set_percent
 from lateen.features.feature import Feature, Rule

@@ -16,7 +16,7 @@ from envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_
     PreviousPrioritiesConfig,
 )
 
-from lateen.api.istio.virtual_service import HTTPRetry
+from lateen.api.istio.http_route import HTTPRetry
 from lateen.engine import Q
 from lateen.features.encoding import pack, set_seconds
 from lateen.features.feature import Feature, Rule

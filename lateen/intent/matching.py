@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lateen.api.istio.virtual_service import HTTPMatchRequest, StringMatch
+from lateen.api.istio.http_match import HTTPMatchRequest, StringMatch
 from lateen.intent.route import EVERY_PATH, ClaimMatch, MatchKind, NamedMatch, RouteMatch, TextMatch
 
 CLAIM_PREFIX = "@request.auth.claims"

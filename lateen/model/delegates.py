@@ -15,7 +15,8 @@ from typing import TypeVar
 
 import msgspec
 
-from lateen.api.istio.virtual_service import HeaderOperations, Headers, HTTPMatchRequest, HTTPRoute, StringMatch
+from lateen.api.istio.http_match import HTTPMatchRequest, StringMatch
+from lateen.api.istio.http_route import HeaderOperations, Headers, HTTPRoute
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from lateen.api.istio.destination_rule import (
     OutlierDetection,
     TcpKeepalive,
 )
-from lateen.api.istio.virtual_service import HTTPRetry
+from lateen.api.istio.http_route import HTTPRetry
 from lateen.api.mesh.config import MESH_CONFIG_NAME, ROOT_NAMESPACE, MeshConfig, TLSConfig
 from lateen.api.objects import get, ref_of
 from lateen.engine import Q

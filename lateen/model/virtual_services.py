@@ -17,16 +17,9 @@ from typing import Protocol
 
 import msgspec
 
-from lateen.api.istio.virtual_service import (
-    Delegate,
-    Destination,
-    HTTPMatchRequest,
-    HTTPRoute,
-    RouteDestination,
-    TCPRoute,
-    TLSRoute,
-    VirtualService,
-)
+from lateen.api.istio.http_match import HTTPMatchRequest
+from lateen.api.istio.http_route import Delegate, Destination, HTTPRoute
+from lateen.api.istio.virtual_service import RouteDestination, TCPRoute, TLSRoute, VirtualService
 from lateen.api.objects import everywhere, get, ref_of, selects
 from lateen.engine import Index, Q
 from lateen.lib.ids import Ref

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from lateen.analysis.check import Said, check
 from lateen.analysis.lookup import known_host, unknown_host_remedy
 from lateen.api.istio.gateway import Gateway
-from lateen.api.istio.virtual_service import Destination, VirtualService
+from lateen.api.istio.http_route import Destination
+from lateen.api.istio.virtual_service import VirtualService
 from lateen.api.objects import everywhere, get
 from lateen.api.problems import at
 from lateen.engine import Q

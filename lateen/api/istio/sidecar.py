@@ -12,8 +12,8 @@ from typing import ClassVar, Literal
 from lateen.api import rules
 from lateen.api.istio.destination_rule import ConnectionPoolSettings
 from lateen.api.istio.gateway import ServerTLSSettings
+from lateen.api.istio.http_route import Destination
 from lateen.api.istio.selectors import WorkloadSelector
-from lateen.api.istio.virtual_service import Destination
 from lateen.api.problems import Problem, at
 from lateen.api.struct import Object, Struct, UInt32
 from lateen.lib.names import is_address, is_host_pattern, is_label

@@ -17,7 +17,7 @@ from lateen.api.istio.destination_rule import (
     TcpKeepalive,
     ZoneAwareLoadBalancerSetting,
 )
-from lateen.api.istio.virtual_service import HTTPRetry
+from lateen.api.istio.http_route import HTTPRetry
 from lateen.api.struct import Meta, PercentValue, Struct, UInt32, field
 from lateen.lib.durations import Duration, seconds
 

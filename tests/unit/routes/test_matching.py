@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lateen.api.codec import decode_as
-from lateen.api.istio.virtual_service import HTTPMatchRequest
+from lateen.api.istio.http_match import HTTPMatchRequest
 from lateen.api.struct import Json
 from lateen.intent.matching import route_match
 from lateen.intent.route import EVERY_PATH, MatchKind, NamedMatch, RouteMatch, TextMatch

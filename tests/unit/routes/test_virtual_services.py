@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from lateen.api.istio.http_route import HTTPRoute
 from lateen.api.istio.sidecar import Sidecar
-from lateen.api.istio.virtual_service import HTTPRoute, VirtualService
+from lateen.api.istio.virtual_service import VirtualService
 from lateen.api.objects import ref_of
 from lateen.engine import Graph
 from lateen.model.virtual_services import (
