@@ -62,7 +62,7 @@ Set `caCertificates`, or `subjectAltNames` besides when any certificate of those
         "No request reaches a rule",
         """
 Rules of a VirtualService are tried in order, and the first that matches counts. A rule before this one takes every
-request, or has the same match.
+request (or connection), has the same match, or a wider one.
 
     http:
     - route: [{destination: {host: reviews, subset: v1}}]
@@ -70,6 +70,23 @@ request, or has the same match.
       route: [{destination: {host: reviews, subset: v2}}]
 
 Move the rule up, or give the one before it a match.
+""",
+    ),
+    Code(
+        "IST0131",
+        Level.WARNING,
+        "A match has no effect",
+        """
+A rule of a VirtualService has several matches, and a rule before it takes all that one of them would match. The
+others have their effect.
+
+    http:
+    - match: [{uri: {prefix: /api}}]
+      route: [{destination: {host: reviews, subset: v1}}]
+    - match: [{uri: {prefix: /api/v2}}, {uri: {prefix: /new}}]
+      route: [{destination: {host: reviews, subset: v2}}]
+
+Move the rule up, or leave the match out.
 """,
     ),
     Code(

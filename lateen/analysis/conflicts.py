@@ -30,7 +30,15 @@ from lateen.model.gateways import Conflict, server_hosts
 from lateen.model.hosts import resolve
 from lateen.model.mesh import domain
 from lateen.model.services import candidates
-from lateen.model.virtual_services import MESH, Reader, contested, gateway_virtual_services, http_rules, mesh_rivals
+from lateen.model.virtual_services import (
+    MESH,
+    Reader,
+    contested,
+    full_gateway,
+    gateway_virtual_services,
+    http_rules,
+    mesh_rivals,
+)
 from lateen.model.visibility import Client, visible
 from lateen.model.workloads import Labels
 
@@ -79,7 +87,7 @@ def _virtual_service(q: Q, ref: Ref) -> Losses:
             if gateway == MESH:
                 loss = _on_sidecars(q, ref, host, path)
             else:
-                loss = _on_gateway(q, ref, host, path, gateway if "/" in gateway else f"{ref.namespace}/{gateway}")
+                loss = _on_gateway(q, ref, host, path, full_gateway(gateway, ref.namespace))
             if loss is not None:
                 found_loss, whole = loss
                 lost.append(found_loss)

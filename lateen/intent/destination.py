@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from lateen.api.istio import virtual_service as api
+from lateen.api.istio import http_route as api
 from lateen.engine import Q
 from lateen.intent.route import Destination
 from lateen.model.endpoints import workload_port

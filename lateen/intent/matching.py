@@ -10,11 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lateen.api.istio.http_match import HTTPMatchRequest, StringMatch
+from lateen.api.istio.http_match import CLAIM_PREFIX, HTTPMatchRequest, StringMatch
 from lateen.intent.route import EVERY_PATH, ClaimMatch, MatchKind, NamedMatch, RouteMatch, TextMatch
-
-CLAIM_PREFIX = "@request.auth.claims"
-"""A header name that means a claim of a JSON web token."""
 
 _NOT_HEADERS = frozenset({"uri", "scheme", "method", "authority"})
 _ANYTHING = ("*", ".*")

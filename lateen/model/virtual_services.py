@@ -19,7 +19,8 @@ import msgspec
 
 from lateen.api.istio.http_match import HTTPMatchRequest
 from lateen.api.istio.http_route import Delegate, Destination, HTTPRoute
-from lateen.api.istio.virtual_service import RouteDestination, TCPRoute, TLSRoute, VirtualService
+from lateen.api.istio.stream_route import RouteDestination, TCPRoute, TLSRoute
+from lateen.api.istio.virtual_service import VirtualService
 from lateen.api.objects import everywhere, get, ref_of, selects
 from lateen.engine import Index, Q
 from lateen.lib.ids import Ref
@@ -83,6 +84,18 @@ class _SourceMatch(Protocol):
     def source_labels(self) -> Mapping[str, str]: ...
     @property
     def source_namespace(self) -> str | None: ...
+
+
+def full_gateway(said: str, owner: str) -> str:
+    """A gateway as `namespace/name`, as an object in namespace `owner` names it; `mesh` stays. A name with a dot is
+    the old `name.namespace[.svc.DOMAIN]`."""
+    namespace, slash, name = said.rpartition("/")
+    if said == MESH or (slash and namespace != "."):
+        return said
+    if not slash and "." in name:
+        name, namespace, *_ = name.split(".")
+        return f"{namespace}/{name}"
+    return f"{owner}/{name}"
 
 
 def mesh_virtual_service(q: Q, client: Client, host: str) -> Ref | None:
@@ -266,7 +279,7 @@ def _applies(match: _SourceMatch, owner: str, who: Reader, port: int) -> bool:
 
 def _gateways(said: tuple[str, ...], owner: str) -> tuple[str, ...]:
     """Gateways by their full names; none said means the mesh."""
-    return tuple(each if each == MESH or "/" in each else f"{owner}/{each}" for each in said) or (MESH,)
+    return tuple(full_gateway(each, owner) for each in said) or (MESH,)
 
 
 def _rank(q: Q, client: Client, each: Binding) -> Rank | None:

@@ -18,7 +18,7 @@ from lateen.model.destination_rules import destination_rule
 from lateen.model.gateways import gateway_exists, server_hosts
 from lateen.model.hosts import is_wildcard, overlap, resolve
 from lateen.model.mesh import domain
-from lateen.model.virtual_services import MESH, mesh_virtual_service
+from lateen.model.virtual_services import MESH, full_gateway, mesh_virtual_service
 from lateen.model.visibility import Client
 
 
@@ -187,8 +187,8 @@ def _gateways(subject: VirtualService) -> Iterator[tuple[str, str]]:
 
 
 def _gateway_name(subject: VirtualService, name: str) -> tuple[str, str]:
-    namespace, _, own = name.rpartition("/")
-    return (subject.namespace if namespace in ("", ".") else namespace), own
+    namespace, _, own = full_gateway(name, subject.namespace).rpartition("/")
+    return namespace, own
 
 
 def _destinations(subject: VirtualService) -> Iterator[tuple[str, Destination]]:

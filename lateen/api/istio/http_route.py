@@ -47,6 +47,12 @@ class CorsPolicy(Struct, frozen=True):
     def problems(self) -> Iterator[Problem]:
         if self.allow_origin:
             yield deprecated("allowOrigin", "allowOrigins")
+        for index, origin in enumerate(self.allow_origins):
+            for each in origin.texts():
+                yield Problem(at("allowOrigins", index, each.path), each.message, each.remedy)
+            if origin.exact == "*" and self.allow_credentials:
+                message = "with allowCredentials every web page may act as the user"
+                yield warning(at("allowOrigins", index), message, "name the origins")
         for part, names in (("allowHeaders", self.allow_headers), ("exposeHeaders", self.expose_headers)):
             for index, name in enumerate(names):
                 if name != "*":
@@ -92,6 +98,8 @@ class HTTPDirectResponse(Struct, frozen=True):
         size = len(self.body.string or self.body.bytes or "") if self.body is not None else 0
         if size > traffic.BODY_MAX:
             yield Problem("body", f"the body has {size} characters", f"at most {traffic.BODY_MAX} are allowed")
+        elif size > traffic.BODY_LARGE:
+            yield warning("body", f"the body has {size} characters, in every proxy", "let a server answer")
 
 
 class Percent(Struct, frozen=True):
@@ -321,6 +329,7 @@ class HTTPRoute(Struct, frozen=True):
 
     def problems(self) -> Iterator[Problem]:
         yield from self._action_problems()
+        yield from self._combination_problems()
         yield from traffic.weights([each.weight for each in self.route])
         if self.mirror is not None and self.mirrors:
             yield Problem("mirrors", '"mirror" and "mirrors" exclude each other', "move mirror into mirrors")
@@ -335,6 +344,32 @@ class HTTPRoute(Struct, frozen=True):
                     yield Problem(
                         place, "prefixRewrite needs a match on uri.prefix", "match a prefix, or set redirect.uri"
                     )
+
+    def _combination_problems(self) -> Iterator[Problem]:
+        """Settings that contradict each other, or have no effect beside or without others."""
+        request = self.headers.request if self.headers is not None else None
+        written = request.set if request is not None else HeaderOperations().set
+        authority = next((name for name in written if name.lower() in ("host", ":authority")), None)
+        if authority is not None and self.rewrite is not None and self.rewrite.authority:
+            place = at("headers", "request", "set", authority)
+            yield Problem(place, '"rewrite.authority" says already what the host becomes', "keep one of them")
+        if self.mirror is None and self.delegate is None:
+            for name, value in (
+                ("mirrorPercentage", self.mirror_percentage),
+                ("mirrorPercent", self.mirror_percent),
+                ("mirror_percent", self.mirror_percent_alias),
+            ):
+                if value is not None:
+                    remedy = "set the percentage of each of mirrors" if self.mirrors else "set mirror"
+                    yield warning(name, "it has no effect without mirror", remedy)
+        tries = self.retries.per_try_timeout if self.retries is not None else None
+        if tries is not None and self.timeout is not None and not tries < self.timeout:
+            message = f"a try may take as long as everything ({self.timeout}), so none is repeated after it"
+            yield warning("retries.perTryTimeout", message, "set less than timeout")
+        if self.redirect is not None or self.direct_response is not None:
+            for name, there in (("timeout", self.timeout), ("retries", self.retries)):
+                if there is not None:
+                    yield warning(name, "it has no effect: nothing is sent on", "leave it out")
 
     def _action_problems(self) -> Iterator[Problem]:
         actions = {

@@ -67,6 +67,10 @@ class ServiceEntrySpec(Struct, frozen=True):
             yield Problem("endpoints", '"endpoints" and "workloadSelector" exclude each other', "keep one of them")
         if self.workload_selector is not None and not self.workload_selector.labels:
             yield warning("workloadSelector", "it selects every workload of the namespace", "set labels", "LTN0108")
+        plain = [each.name for each in self.ports if (each.protocol or "TCP").upper() not in _NAMING]
+        if self.addresses and len(self.hosts) > 1 and plain and (self.resolution or "NONE") != "NONE":
+            message = f"connections to port {plain[0]} of these hosts look alike: they share their addresses"
+            yield Problem("hosts", message, "write one ServiceEntry a host, or leave addresses out")
         yield from self._resolution_problems()
         yield from self._endpoint_problems()
 
@@ -83,6 +87,8 @@ class ServiceEntrySpec(Struct, frozen=True):
             case "NONE":
                 if self.endpoints:
                     yield Problem("endpoints", "resolution NONE has no endpoints", "use STATIC or DNS")
+                if self.workload_selector is not None:
+                    yield warning("workloadSelector", "resolution NONE has no endpoints", "use STATIC")
             case "STATIC":
                 if not self.endpoints and self.workload_selector is None:
                     yield Problem("", "resolution STATIC needs endpoints", "set endpoints or workloadSelector")

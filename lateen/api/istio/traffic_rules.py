@@ -61,6 +61,8 @@ WEIGHTS_MAX: Final = 2**32 - 1
 """What weights may add up to."""
 BODY_MAX: Final = 1024 * 1024
 """Bytes of a direct response; Envoy holds them in every route."""
+BODY_LARGE: Final = 100 * 1024
+"""Bytes from which a direct response is worth a word."""
 
 _SUBSET: Final = re.compile(r"[a-zA-Z0-9]([-_.a-zA-Z0-9]{0,251}[a-zA-Z0-9])?", re.ASCII)
 _STAT_PREFIX: Final = re.compile(r"[-_.a-zA-Z0-9]{1,253}", re.ASCII)
@@ -125,9 +127,10 @@ def gateways(field: str, names: Sequence[str]) -> Iterator[Problem]:
             yield Problem(at(field, index), f'"{name[:80]}" is no gateway', "write namespace/name")
         elif not slash and not is_subdomain(name):
             yield Problem(at(field, index), f'"{name[:80]}" is no gateway', "write name or namespace/name")
-        elif not slash and name.count(".") >= 2:
-            remedy = "write namespace/name"
-            yield warning(at(field, index), f"{name} is taken for a name in the own namespace", remedy)
+        elif not slash and "." in name:
+            first, second, *_ = name.split(".")
+            message = f"{name} is an old way to write the Gateway {first} of namespace {second}"
+            yield warning(at(field, index), message, f"write {second}/{first}")
 
 
 def weights(values: Sequence[int | None]) -> Iterator[Problem]:
@@ -143,6 +146,12 @@ def weights(values: Sequence[int | None]) -> Iterator[Problem]:
     for index, value in enumerate(values):
         if value is None:
             yield warning(at("route", index), "it gets nothing: beside others it needs a weight", "set weight")
+
+
+def source_namespace(path: str, name: str | None) -> Iterator[Problem]:
+    """The namespace of clients, when there is one."""
+    if name and not is_label(name):
+        yield Problem(path, f'"{name[:80]}" is no namespace', "write the name of a namespace")
 
 
 def l4_match(

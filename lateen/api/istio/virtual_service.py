@@ -5,89 +5,18 @@ One attribute per field of the CRD; a test compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import ClassVar
-
-import msgspec
 
 from lateen.api import rules
 from lateen.api.istio import traffic_rules as traffic
-from lateen.api.istio.http_match import HTTPMatchRequest, StringMatch
-from lateen.api.istio.http_route import Destination, HTTPRoute
-from lateen.api.problems import Problem, at, deprecated, warning
-from lateen.api.struct import Int32, Object, Struct, UInt32
+from lateen.api.istio.http_match import CLAIM_PREFIX
+from lateen.api.istio.http_route import HTTPRoute
+from lateen.api.istio.reach import unreachable
+from lateen.api.istio.stream_route import TCPRoute, TLSRoute
+from lateen.api.problems import Problem, at, warning
+from lateen.api.struct import Object, Struct
 from lateen.lib.names import is_address, is_host_pattern
-
-
-class L4MatchAttributes(Struct, frozen=True):
-    """What a connection must look like."""
-
-    destination_subnets: tuple[str, ...] = ()
-    gateways: tuple[str, ...] = ()
-    port: UInt32 | None = None
-    source_labels: Mapping[str, str] = {}
-    source_namespace: str | None = None
-    source_subnet: str | None = None
-
-    def problems(self) -> Iterator[Problem]:
-        yield from traffic.l4_match(self.destination_subnets, self.port, self.source_labels, self.gateways)
-        if self.source_subnet is not None:
-            yield deprecated("sourceSubnet", "sourceLabels or sourceNamespace")
-            yield from rules.network("sourceSubnet", self.source_subnet)
-
-
-class RouteDestination(Struct, frozen=True):
-    """A destination of a rule with its share of the connections."""
-
-    destination: Destination
-    weight: Int32 | None = None
-
-    def problems(self) -> Iterator[Problem]:
-        yield from rules.not_negative("weight", self.weight)
-
-
-class TCPRoute(Struct, frozen=True):
-    """One rule for connections."""
-
-    match: tuple[L4MatchAttributes, ...] = ()
-    route: tuple[RouteDestination, ...] = ()
-
-    def problems(self) -> Iterator[Problem]:
-        if not self.route:
-            yield Problem("", '"route" is missing', "name at least one destination")
-        yield from traffic.weights([each.weight for each in self.route])
-
-
-class TLSMatchAttributes(Struct, frozen=True):
-    """What a TLS connection must look like."""
-
-    sni_hosts: tuple[str, ...]
-    destination_subnets: tuple[str, ...] = ()
-    gateways: tuple[str, ...] = ()
-    port: UInt32 | None = None
-    source_labels: Mapping[str, str] = {}
-    source_namespace: str | None = None
-
-    def problems(self) -> Iterator[Problem]:
-        if not self.sni_hosts:
-            yield Problem("sniHosts", "the list is empty", "name at least one server name")
-        for index, host in enumerate(self.sni_hosts):
-            yield from rules.host_pattern(at("sniHosts", index), host)
-        yield from traffic.l4_match(self.destination_subnets, self.port, self.source_labels, self.gateways)
-
-
-class TLSRoute(Struct, frozen=True):
-    """One rule for TLS connections that are passed through."""
-
-    match: tuple[TLSMatchAttributes, ...]
-    route: tuple[RouteDestination, ...] = ()
-
-    def problems(self) -> Iterator[Problem]:
-        if not self.match:
-            yield Problem("match", "the list is empty", "match at least one server name")
-        if not self.route:
-            yield Problem("", '"route" is missing', "name at least one destination")
-        yield from traffic.weights([each.weight for each in self.route])
 
 
 class VirtualServiceSpec(Struct, frozen=True):
@@ -109,7 +38,7 @@ class VirtualServiceSpec(Struct, frozen=True):
             yield from self._host_problems()
         else:
             yield from self._delegate_problems()
-        yield from self._unreachable_rules()
+        yield from unreachable(self.http, self.tls, self.tcp)
 
     def _host_problems(self) -> Iterator[Problem]:
         mesh = not self.gateways or "mesh" in self.gateways
@@ -123,12 +52,43 @@ class VirtualServiceSpec(Struct, frozen=True):
                 message = f'"{host[:80]}" on a gateway means the service of that name, not a name clients ask for'
                 yield warning(at("hosts", index), message, "write the full name")
         yield from rules.no_duplicates(("hosts",), [each.lower() for each in self.hosts], "host")
+        yield from self._overlapping_hosts()
+        yield from self._claim_problems(mesh)
         for index, route in enumerate(self.tls):
             for inner, match in enumerate(route.match):
                 for last, sni in enumerate(match.sni_hosts):
-                    if is_host_pattern(sni) and not any(traffic.covers(host, sni) for host in self.hosts):
+                    if (is_host_pattern(sni) or is_address(sni)) and not any(
+                        traffic.covers(host, sni) for host in self.hosts
+                    ):
                         place = at("tls", index, "match", inner, "sniHosts", last)
                         yield Problem(place, f"{sni} is not covered by hosts", "add it to hosts")
+
+    def _overlapping_hosts(self) -> Iterator[Problem]:
+        for index, host in enumerate(self.hosts):
+            wider = next(
+                (each for each in self.hosts if each.lower() != host.lower() and traffic.covers(each, host)), None
+            )
+            if wider is not None:
+                yield Problem(at("hosts", index), f"{host} is one of {wider}, which is here too", "keep one of them")
+
+    def _claim_problems(self, mesh: bool) -> Iterator[Problem]:
+        """Tokens are verified before a rule is chosen only on gateways."""
+        gateways = [each for each in self.gateways if each != "mesh"]
+        for index, route in enumerate(self.http):
+            for inner, match in enumerate(route.match):
+                for part, names in (("headers", match.headers), ("withoutHeaders", match.without_headers)):
+                    for name in names:
+                        place = at("http", index, "match", inner, part, name)
+                        if not name.lower().startswith(CLAIM_PREFIX):
+                            continue
+                        if not gateways:
+                            yield Problem(place, "claims choose rules on gateways only", "bind it to a gateway")
+                        elif mesh and (not match.gateways or "mesh" in match.gateways):
+                            yield warning(
+                                place,
+                                "claims choose rules on gateways only: this matches nothing in sidecars",
+                                "list the gateways in the match",
+                            )
 
     def _delegate_problems(self) -> Iterator[Problem]:
         for part, values in (("gateways", self.gateways), ("tls", self.tls), ("tcp", self.tcp)):
@@ -138,23 +98,6 @@ class VirtualServiceSpec(Struct, frozen=True):
         for index, route in enumerate(self.http):
             if route.delegate is not None:
                 yield Problem(at("http", index, "delegate"), "a delegate cannot delegate again", "write the rules here")
-
-    def _unreachable_rules(self) -> Iterator[Problem]:
-        seen: dict[str, int] = {}
-        for index, route in enumerate(self.http):
-            matches = [msgspec.structs.replace(each, name=None) for each in route.match]
-            if index + 1 < len(self.http) and (not matches or any(each in _EVERYTHING for each in matches)):
-                message = f"no request reaches this rule: http[{index}] takes them all"
-                yield warning(at("http", index + 1), message, "move it up, or give the other a match", "IST0130")
-                return
-            key = str(matches)
-            if key in seen:
-                message = f"no request reaches this rule: http[{seen[key]}] has the same match"
-                yield warning(at("http", index), message, "change one of the matches", "IST0130")
-            seen.setdefault(key, index)
-
-
-_EVERYTHING = (HTTPMatchRequest(), HTTPMatchRequest(uri=StringMatch(prefix="/")))
 
 
 class VirtualService(Object, frozen=True):

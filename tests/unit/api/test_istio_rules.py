@@ -27,6 +27,8 @@ def server(text: str) -> str:
 
 
 GOOD = [
+    ("ServiceEntry", "{hosts: [a.b, c.b], ports: [{number: 1, name: x, protocol: TCP}], resolution: DNS}"),
+    ("ServiceEntry", "{hosts: [a.b, c.b], addresses: [1.2.3.4], ports: [{number: 1, name: x, protocol: TLS}], resolution: DNS}"),
     ("DestinationRule", "{host: a}"),
     ("DestinationRule", "{host: '*.a.b', exportTo: [.], subsets: [{name: v1, labels: {version: v1}}, {name: v2.x}]}"),
     ("DestinationRule", policy("loadBalancer: {simple: RANDOM}")),
@@ -213,6 +215,11 @@ BAD = [
         "Gateway",
         server(f"{HTTPS}, tls: {{mode: MUTUAL, credentialName: a, verifyCertificateHash: [x]}}"),
         "servers[0].tls.verifyCertificateHash[0]: not the hash",
+    ),
+    (
+        "ServiceEntry",
+        "{hosts: [a.b, c.b], addresses: [1.2.3.4], ports: [{number: 1, name: x, protocol: TCP}], resolution: DNS}",
+        "hosts: port x of these hosts look alike",
     ),
     ("ServiceEntry", f"{{hosts: ['*'], {PORT}}}", "hosts[0]: cannot be the host"),
     ("ServiceEntry", f"{{hosts: [a, A], {PORT}}}", "hosts[1]: host a is there twice"),

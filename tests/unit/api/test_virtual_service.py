@@ -32,7 +32,7 @@ def http(rule: str) -> list[Finding]:
         "delegate: {name: b}",
         f"{TO}, match: [{{uri: {{regex: '/a.*'}}}}]",
         f"{TO}, match: [{{headers: {{x: {{}}}}}}]",
-        f"{TO}, match: [{{headers: {{':path': {{exact: a}}, '@request.auth.claims.x': {{exact: a}}}}}}]",
+        f"{TO}, match: [{{headers: {{':path': {{exact: a}}}}, withoutHeaders: {{x: {{regex: '*'}}}}}}]",
         f"{TO}, retries: {{attempts: 0}}",
         f"{TO}, retries: {{attempts: 3, retryOn: '5xx, reset,503'}}",
         f"{TO}, rewrite: {{uri: /}}",
@@ -92,6 +92,23 @@ def test_good_http_rules(rule: str) -> None:
         ),
         (f"{TO}, match: [{{uri: {{regex: '['}}}}]", "http[0].match[0].uri.regex: missing ]"),
         (f"{TO}, match: [{{headers: {{'a b': {{}}}}}}]", 'http[0].match[0].headers["a b"]: not the name of a header'),
+        (f"{TO}, match: [{{headers: {{x: {{regex: '*'}}}}}}]", "http[0].match[0].headers.x.regex: is not RE2"),
+        (f"{TO}, match: [{{headers: {{x: {{prefix: ''}}}}}}]", "http[0].match[0].headers.x.prefix: is empty"),
+        (f"{TO}, match: [{{uri: {{regex: ''}}}}]", "http[0].match[0].uri.regex: is empty"),
+        (f"{TO}, match: [{{uri: {{regex: '*'}}}}]", "http[0].match[0].uri.regex: is not RE2"),
+        (f"{TO}, match: [{{method: {{prefix: ''}}}}]", "http[0].match[0].method.prefix: is empty"),
+        (f"{TO}, match: [{{queryParams: {{q: {{regex: ''}}}}}}]", "http[0].match[0].queryParams.q.regex: is empty"),
+        (f"{TO}, match: [{{sourceNamespace: A}}]", "http[0].match[0].sourceNamespace: is no namespace"),
+        (
+            f"{TO}, match: [{{headers: {{'@request.auth.claims.x': {{exact: a}}}}}}]",
+            'http[0].match[0].headers["@request.auth.claims.x"]: on gateways only',
+        ),
+        (
+            f"{TO}, rewrite: {{authority: b}}, headers: {{request: {{set: {{Host: c}}}}}}",
+            "http[0].headers.request.set.Host: says already",
+        ),
+        (f"{TO}, corsPolicy: {{allowOrigins: [{{exact: ''}}]}}", "http[0].corsPolicy.allowOrigins[0].exact: empty"),
+        (f"{TO}, corsPolicy: {{allowOrigins: [{{regex: '*'}}]}}", "http[0].corsPolicy.allowOrigins[0].regex: not RE2"),
         (f"{TO}, match: [{{port: 0}}]", "http[0].match[0].port: 0 is not a port"),
         (f"{TO}, match: [{{sourceLabels: {{a: '*'}}}}]", "http[0].match[0].sourceLabels.a: no wildcards"),
         (f"{TO}, match: [{{statPrefix: 'a b'}}]", "http[0].match[0].statPrefix: part of a metric"),
@@ -163,7 +180,18 @@ def test_http_rules(rule: str, expected: str) -> None:
         (f"{TO}, mirror: {{host: b}}, mirrorPercent: 5", "http[0].mirrorPercent: deprecated"),
         (f"{TO}, match: [{{uri: {{regex: a}}, ignoreUriCase: true}}]", "http[0].match[0].ignoreUriCase: no effect"),
         (f"{TO}, match: [{{uri: {{prefix: ''}}}}]", "http[0].match[0].uri.prefix: the text is empty"),
-        (f"{TO}, match: [{{gateways: [a.b.c]}}]", "http[0].match[0].gateways[0]: name in the own namespace"),
+        (f"{TO}, match: [{{headers: {{x: {{exact: ''}}}}}}]", "http[0].match[0].headers.x.exact: the text is empty"),
+        (f"{TO}, match: [{{port: 1, ignoreUriCase: true}}]", "http[0].match[0].ignoreUriCase: without uri"),
+        (f"{TO}, mirrorPercentage: {{value: 5}}", "http[0].mirrorPercentage: no effect without mirror"),
+        (f"{TO}, timeout: 1s, retries: {{attempts: 1, perTryTimeout: 1s}}", "http[0].retries.perTryTimeout: as long"),
+        ("redirect: {uri: /}, timeout: 1s", "http[0].timeout: nothing is sent on"),
+        ("directResponse: {status: 200}, retries: {attempts: 1}", "http[0].retries: nothing is sent on"),
+        (f"directResponse: {{status: 200, body: {{string: {'x' * 102401}}}}}", "http[0].directResponse.body: 102401"),
+        (
+            f"{TO}, corsPolicy: {{allowOrigins: [{{exact: '*'}}], allowCredentials: true}}",
+            "http[0].corsPolicy.allowOrigins[0]: every web page",
+        ),
+        (f"{TO}, match: [{{gateways: [a.b.c]}}]", "http[0].match[0].gateways[0]: Gateway a of namespace b"),
         (
             "route: [{destination: {host: a}, weight: 1}, {destination: {host: b}}]",
             "http[0].route[1]: it gets nothing",
@@ -185,6 +213,8 @@ HTTP = f"http: [{{{TO}}}]"
         (f"hosts: ['*']\ngateways: [g, mesh]\n{HTTP}", "hosts[0]: not possible for sidecars"),
         (f"hosts: ['a.*.b']\n{HTTP}", "hosts[0]: is not a host"),
         (f"hosts: [a, A]\n{HTTP}", "hosts[1]: host a is there twice"),
+        (f"hosts: [b.a, '*.a']\n{HTTP}", "hosts[0]: is one of *.a"),
+        (f"hosts: ['*.a', '*.b.a']\n{HTTP}", "hosts[1]: is one of *.a"),
         (f"hosts: [a]\nexportTo: ['~']\n{HTTP}", "exportTo[0]: nobody"),
         (f"hosts: [a]\nexportTo: [A]\n{HTTP}", "exportTo[0]: is no namespace"),
         (f"hosts: [a]\nexportTo: [a, a]\n{HTTP}", "exportTo[1]: namespace a is there twice"),
@@ -240,6 +270,70 @@ def test_rules_that_no_request_reaches(rules: str, expected: str) -> None:
     found = vs(f"hosts: [a]\nhttp: {rules}")
     expect(found, expected, Level.WARNING)
     assert found[0].code == "IST0130"
+
+
+CLAIM = "match: [{headers: {'@request.auth.claims.x': {exact: a}}%s}]"
+
+
+def test_claims_count_on_gateways() -> None:
+    assert vs(f"hosts: [a.b]\ngateways: [g]\nhttp: [{{{TO}, {CLAIM % ''}}}]") == []
+    assert vs(f"hosts: [a.b]\ngateways: [g, mesh]\nhttp: [{{{TO}, {CLAIM % ', gateways: [g]'}}}]") == []
+    both = vs(f"hosts: [a.b]\ngateways: [g, mesh]\nhttp: [{{{TO}, {CLAIM % ''}}}]")
+    expect(both, 'http[0].match[0].headers["@request.auth.claims.x"]: nothing in sidecars', Level.WARNING)
+
+
+def test_an_address_is_no_server_name() -> None:
+    spec = "hosts: [10.0.0.1]\ntls: [{match: [{sniHosts: [10.0.0.1]}], route: [{destination: {host: a}}]}]"
+    expect(vs(spec), "tls[0].match[0].sniHosts[0]: is an address", Level.WARNING)
+
+
+def match(text: str) -> str:
+    return f"{{match: [{text}], {TO}}}"
+
+
+@pytest.mark.parametrize(
+    ("part", "first", "second"),
+    [
+        ("http", "{uri: {prefix: /a}}", "{uri: {exact: /a/b}}"),
+        ("http", "{uri: {prefix: /A}, ignoreUriCase: true}", "{uri: {prefix: /ab}}"),
+        ("http", "{headers: {x: {}}}", "{headers: {x: {regex: a.*}, y: {exact: a}}}"),
+        ("http", "{withoutHeaders: {x: {exact: a}}}", "{withoutHeaders: {x: {}}}"),
+        ("http", "{queryParams: {x: {prefix: a}}, port: 80}", "{queryParams: {x: {exact: ab}}, port: 80, name: z}"),
+        ("http", "{gateways: [g, mesh], method: {exact: GET}}", "{gateways: [mesh], method: {exact: GET}}"),
+        ("http", "{sourceLabels: {a: b}}", "{sourceLabels: {a: b, c: d}, sourceNamespace: e}"),
+        ("tcp", "{destinationSubnets: [10.0.0.0/8]}", "{destinationSubnets: [10.1.0.0/16, 10.2.0.1]}"),
+        ("tcp", "{port: 80}", "{port: 80, sourceSubnet: 10.0.0.0/8}"),
+        ("tls", "{sniHosts: ['*.c']}", "{sniHosts: [a.c, '*.b.c']}"),
+        ("tls", "{sniHosts: [a.c]}", "{sniHosts: [a.c], port: 443}"),
+    ],
+)
+def test_what_a_wider_match_takes(part: str, first: str, second: str) -> None:
+    hosts = "hosts: [a]" if part != "tls" else "hosts: ['*.c']"
+    found = [each for each in vs(f"{hosts}\n{part}: [{match(first)}, {match(second)}]") if each.code != "IST0002"]
+    expect(found, f"{part}[1]: {part}[0] takes all", Level.WARNING)
+    assert found[0].code == "IST0130"
+    assert [each.code for each in vs(f"{hosts}\n{part}: [{match(second)}, {match(first)}]")] in ([], ["IST0002"])
+
+
+def test_one_match_of_several_has_no_effect() -> None:
+    rules = f"[{match('{uri: {prefix: /a}}')}, {match('{uri: {prefix: /a/b}}, {uri: {exact: /c}}')}]"
+    found = vs(f"hosts: [a]\nhttp: {rules}")
+    expect(found, "http[1].match[0]: http[0] takes all", Level.WARNING)
+    assert found[0].code == "IST0131"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        f"[{{delegate: {{name: b}}}}, {{{TO}}}]",
+        f"[{match('{uri: {regex: /a.*}}')}, {match('{uri: {exact: /ab}}')}]",
+        f"[{match('{uri: {prefix: /a}}')}, {match('{uri: {prefix: /A}, ignoreUriCase: true}')}]",
+        f"[{match('{withoutHeaders: {x: {}}}')}, {match('{withoutHeaders: {x: {exact: a}}}')}]",
+        f"[{match('{gateways: [g]}')}, {{{TO}}}]",
+    ],
+)
+def test_what_is_not_certain_is_not_said(rules: str) -> None:
+    assert vs(f"hosts: [a]\nhttp: {rules}") == []
 
 
 def test_rules_that_requests_reach() -> None:
