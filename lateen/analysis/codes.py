@@ -189,6 +189,18 @@ changed, or it does not decode. The message says which.
 """,
     ),
     Code(
+        "LTN0242",
+        Level.WARNING,
+        "The last good version of an object stays in force",
+        """
+An object in a folder is wrong, or its file cannot be read. It stays as it was when it was last right, as if the
+change had not been made; one that was never right is not there. Everything else of the folder goes on. The errors
+beside this finding say what is wrong.
+
+Correct the file. `lateen apply` refuses such a file instead, and changes nothing.
+""",
+    ),
+    Code(
         "LTN0013",
         Level.WARNING,
         "A mass deletion is held",

@@ -71,6 +71,19 @@ def losses(q: Q, ref: Ref) -> Losses:
     return rule(q, ref) if rule is not None else NONE
 
 
+def sidecar_losses(q: Q, ref: Ref) -> tuple[tuple[int, Loss], ...]:
+    """The hosts of a VirtualService, by number, that follow another one in sidecars."""
+    found = get(q, VirtualService, ref.namespace, ref.name)
+    if found is None or (found.spec.gateways and MESH not in found.spec.gateways):
+        return ()
+    lost: list[tuple[int, Loss]] = []
+    for index, host in enumerate(found.spec.hosts):
+        loss = _on_sidecars(q, ref, resolve(host, ref.namespace, q(domain)), at("spec", "hosts", index))
+        if loss is not None:
+            lost.append((index, loss[0]))
+    return tuple(lost)
+
+
 def _virtual_service(q: Q, ref: Ref) -> Losses:
     found = get(q, VirtualService, ref.namespace, ref.name)
     if found is None or not found.spec.hosts:

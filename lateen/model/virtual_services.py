@@ -73,6 +73,15 @@ class BoundRule(msgspec.Struct, frozen=True):
     matches: tuple[HTTPMatchRequest | None, ...]
 
 
+class LeftOut(msgspec.Struct, frozen=True):
+    """A rule of a delegate that a rule of its root (`rule`) leaves out, and why."""
+
+    rule: int
+    delegate: Ref
+    number: int
+    why: str
+
+
 class _SourceMatch(Protocol):
     """What the matches of HTTP, TLS and TCP rules have in common."""
 
@@ -205,31 +214,46 @@ def tcp_rules(q: Q, ref: Ref, who: Reader, port: int) -> tuple[TCPRoute, ...]:
 
 
 def rules_of(q: Q, ref: Ref) -> tuple[HTTPRoute, ...]:
-    """The HTTP rules of a VirtualService with full host names, those of its delegates in place of the rules that
-    name them."""
+    """The HTTP rules of a VirtualService with full names, those of its delegates in place of the rules that name
+    them."""
+    return q(_joined, ref)[0]
+
+
+def left_out(q: Q, ref: Ref) -> tuple[LeftOut, ...]:
+    """The rules of its delegates that a VirtualService cannot take over."""
+    return q(_joined, ref)[1]
+
+
+def roots_of(q: Q, ref: Ref) -> tuple[Ref, ...]:
+    """The VirtualServices that delegate to one."""
+    return tuple(each.ref for each in q.group(_BY_DELEGATE, ref))
+
+
+def _joined(q: Q, ref: Ref) -> tuple[tuple[HTTPRoute, ...], tuple[LeftOut, ...]]:
     found = get(q, VirtualService, ref.namespace, ref.name)
-    if found is None:
-        return ()
     cluster_domain = q(domain)
     rules: list[HTTPRoute] = []
-    for each in found.spec.http:
-        rule = _with_full_hosts(each, ref.namespace, cluster_domain)
+    lost: list[LeftOut] = []
+    for number, each in enumerate(found.spec.http if found is not None else ()):
+        rule = _with_full_names(each, ref.namespace, cluster_domain)
         if rule.delegate is None or rule.route or rule.redirect is not None:
             rules.append(rule)
-        elif (other := q(_delegate, _delegate_ref(rule.delegate, ref), ref.namespace)) is not None:
-            theirs = (_with_full_hosts(inner, other.namespace, cluster_domain) for inner in other.spec.http)
-            rules += merged(rule, tuple(theirs))
-    return tuple(rules)
+        elif (other := q(delegate, delegate_ref(rule.delegate, ref), ref.namespace)) is not None:
+            theirs = tuple(_with_full_names(inner, other.namespace, cluster_domain) for inner in other.spec.http)
+            taken, dropped = merged(rule, theirs)
+            rules += taken
+            lost += [LeftOut(number, other.ref, each.number, each.why) for each in dropped]
+    return tuple(rules), tuple(lost)
 
 
 def origins(q: Q, ref: Ref) -> tuple[Ref, ...]:
     """The VirtualService and those it delegates to."""
     found = get(q, VirtualService, ref.namespace, ref.name)
     rules = found.spec.http if found is not None else ()
-    return (ref, *dict.fromkeys(_delegate_ref(rule.delegate, ref) for rule in rules if rule.delegate is not None))
+    return (ref, *dict.fromkeys(delegate_ref(rule.delegate, ref) for rule in rules if rule.delegate is not None))
 
 
-def _delegate(q: Q, ref: Ref, namespace: str) -> VirtualService | None:
+def delegate(q: Q, ref: Ref, namespace: str) -> VirtualService | None:
     """A VirtualService that a root in that namespace may delegate to: it names no hosts and is exported there."""
     found = get(q, VirtualService, ref.namespace, ref.name)
     if found is None or found.spec.hosts:
@@ -238,16 +262,21 @@ def _delegate(q: Q, ref: Ref, namespace: str) -> VirtualService | None:
     return found if _export_class(exported, ref.namespace, namespace) is not None else None
 
 
-def _delegate_ref(said: Delegate, root: Ref) -> Ref:
+def delegate_ref(said: Delegate, root: Ref) -> Ref:
+    """The VirtualService that a rule of a root delegates to."""
     return ref_of(VirtualService, said.namespace or root.namespace, said.name or "")
 
 
-def _with_full_hosts(rule: HTTPRoute, namespace: str, cluster_domain: str) -> HTTPRoute:
+def _with_full_names(rule: HTTPRoute, namespace: str, cluster_domain: str) -> HTTPRoute:
     def full(said: Destination) -> Destination:
         return msgspec.structs.replace(said, host=resolve(said.host, namespace, cluster_domain))
 
     return msgspec.structs.replace(
         rule,
+        match=tuple(
+            msgspec.structs.replace(each, gateways=_gateways(each.gateways, namespace)) if each.gateways else each
+            for each in rule.match
+        ),
         route=tuple(msgspec.structs.replace(each, destination=full(each.destination)) for each in rule.route),
         mirror=full(rule.mirror) if rule.mirror is not None else None,
         mirrors=tuple(msgspec.structs.replace(each, destination=full(each.destination)) for each in rule.mirrors),
@@ -372,6 +401,11 @@ def _gateway_names(key: Ref, value: VirtualService) -> Iterable[str]:
     return [each for each in _gateways(value.spec.gateways, key.namespace) if each != MESH]
 
 
+def _delegates(key: Ref, value: VirtualService) -> Iterable[Ref]:
+    return [delegate_ref(each.delegate, key) for each in value.spec.http if each.delegate is not None]
+
+
 _KIND = ref_of(VirtualService, "", "").collection
 _BY_HOST: Index[str, VirtualService] = Index(_KIND, _hosts, "VirtualService by host")
 _BY_GATEWAY: Index[str, VirtualService] = Index(_KIND, _gateway_names, "VirtualService by gateway")
+_BY_DELEGATE: Index[Ref, VirtualService] = Index(_KIND, _delegates, "VirtualService by delegate")

@@ -24,7 +24,7 @@ from lateen.api.codec import DecodeError, decode
 from lateen.api.objects import transaction
 from lateen.api.struct import Json, Object
 from lateen.engine import Transaction
-from lateen.lib.findings import Finding, Level
+from lateen.lib.findings import Finding, Level, Position
 from lateen.lib.ids import Ref
 from lateen.lib.yaml import Document, parse
 
@@ -36,6 +36,7 @@ TWICE: Final = "LTN0010"
 HELD: Final = "LTN0013"
 REFUSED: Final = "LTN0020"
 UNREADABLE: Final = "LTN0012"
+KEPT: Final = "LTN0242"
 
 Check = Callable[[Document], list[Finding]]
 """All that is wrong with one document by itself."""
@@ -69,7 +70,8 @@ class Folder:
         documents, broken = parse(text, name)
         before = self._files.get(name) or _File({}, [])
         if broken:
-            self._files[name] = _File(before.objects, broken)
+            kept = _kept(f"what {name} said before", broken[0].position, bool(before.objects))
+            self._files[name] = _File(before.objects, [*broken, kept])
             return
         file = _File({}, [])
         for document in documents:
@@ -168,6 +170,8 @@ class Folder:
                 file.findings.append(_twice(each.ref, there[1], document))
             return
         ref = _ref(document.raw)
+        if ref is not None and kinds.by_group(ref.group, ref.kind) is not None:
+            file.findings.append(_kept(ref.short, document.position(), ref in before.objects, ref))
         # A document that does not even say which object it is may be any of those that were here.
         for kept in [ref] if ref in before.objects else list(before.objects):
             file.objects.setdefault(kept, before.objects[kept])
@@ -223,6 +227,13 @@ class Folder:
                 )
             )
         return said
+
+
+def _kept(what: str, position: Position | None, there: bool, ref: Ref | None = None) -> Finding:
+    message = f"{what} stays in force" if there else f"{what} is not there"
+    return Finding(
+        code=KEPT, level=Level.WARNING, message=f"{message} until this is corrected", ref=ref, position=position
+    )
 
 
 def _twice(ref: Ref, first: Document, second: Document) -> Finding:

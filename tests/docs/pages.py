@@ -2,7 +2,10 @@
 
 A page holds fences ` ```yaml apply ` with configuration and ` ```yaml expect ` with a list of expectations
 (`tests/envoy/expectations.py`). ` ```yaml lab ` is configuration for whole proxies (`tests/lab`) instead
-of route tables alone. A configuration replaces the one before it on the page.
+of route tables alone. A configuration replaces the one before it on the page. ` ```yaml refused ` is a document that
+is not taken, and ` ```yaml findings ` what is said about the configuration or document before it: `CODE LINE:COLUMN
+PATH: MESSAGE` for what is wrong with a document by itself, `CODE KIND NAMESPACE/NAME PATH: MESSAGE` for what does not
+fit together, each from its beginning.
 """
 
 from __future__ import annotations
@@ -12,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-_FENCE = re.compile(r"^```yaml (apply|lab|expect)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+Kind = Literal["apply", "lab", "expect", "findings", "refused"]
+_FENCE = re.compile(r"^```yaml (apply|lab|expect|findings|refused)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Step:
     """One fence of a page; `line` is where it begins."""
 
-    kind: Literal["apply", "lab", "expect"]
+    kind: Kind
     text: str
     line: int
 
@@ -28,6 +32,5 @@ def steps(page: Path) -> list[Step]:
     """The fences of a page in order."""
     text = page.read_text()
     return [
-        Step(cast("Literal['apply', 'lab', 'expect']", found[1]), found[2], text[: found.start()].count("\n") + 1)
-        for found in _FENCE.finditer(text)
+        Step(cast("Kind", found[1]), found[2], text[: found.start()].count("\n") + 1) for found in _FENCE.finditer(text)
     ]

@@ -185,6 +185,11 @@ class Playground:
             if name == target or name.startswith(f"{target}-"):
                 each.script = shared
 
+    def counter(self, name: str) -> int:
+        """A counter of Envoy; `name` is a regular expression, several are added up."""
+        lines = self.envoy.admin("/stats", filter=f"^{name}$").splitlines()
+        return sum(int(line.rpartition(": ")[2]) for line in lines)
+
     def _count(self, stat: str) -> tuple[int, int]:
         return (self.envoy.stat(stat + "update_success"), self.envoy.stat(stat + "update_rejected"))
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from tests.envoy.playground import Answer, Seen
-from tests.lab.client import Caller, ask
+from tests.lab.client import Caller, ask, line
 from tests.lab.lab import Lab, Refused
 
 
@@ -68,6 +68,16 @@ class LabPage:
                 answer = caller.ask(path, name, headers=headers)
                 found[_name(answer.server) if answer.status == 200 else str(answer.status)] += 1
         return found
+
+    def line(self, host: str, port: int, sni: str = "") -> str:
+        """Which server answers a line on a connection of its own, with a handshake when a server name is given; empty
+        for nobody."""
+        tls = self._lab.certificates.client_context() if sni else None
+        return _name(str(line(self._lab, host, port, tls=tls, sni=sni).get("server", "")))
+
+    def counter(self, name: str) -> int:
+        """A counter of the sidecar; `name` is a regular expression, several are added up."""
+        return self._lab.stat(name)
 
     def wait_seen(self, count: int, deadline_s: float = 5) -> list[Seen]:
         """All requests the servers got, once there are so many."""

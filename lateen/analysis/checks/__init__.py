@@ -23,6 +23,8 @@ CHECKS: tuple[Check, ...] = (
     virtual_service.unknown_destination,
     virtual_service.unknown_subset,
     virtual_service.unknown_delegate,
+    virtual_service.left_out_rules,
+    virtual_service.unused_delegate,
     virtual_service.ambiguous_port,
     virtual_service.host_not_on_gateway,
     virtual_service.conflicting_hosts,

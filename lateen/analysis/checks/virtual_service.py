@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lateen.analysis.check import Said, check
+from lateen.analysis.conflicts import sidecar_losses
 from lateen.analysis.lookup import known_host, unknown_host_remedy
 from lateen.api.istio.gateway import Gateway
 from lateen.api.istio.http_route import Destination
@@ -16,9 +17,9 @@ from lateen.lib.findings import Level
 from lateen.lib.suggest import nearest
 from lateen.model.destination_rules import destination_rule
 from lateen.model.gateways import gateway_exists, server_hosts
-from lateen.model.hosts import is_wildcard, overlap, resolve
+from lateen.model.hosts import overlap, resolve
 from lateen.model.mesh import domain
-from lateen.model.virtual_services import MESH, full_gateway, mesh_virtual_service
+from lateen.model.virtual_services import MESH, delegate, delegate_ref, full_gateway, left_out, roots_of
 from lateen.model.visibility import Client
 
 
@@ -93,26 +94,65 @@ def unknown_subset(q: Q, subject: VirtualService) -> Iterator[Said]:
 
 @check("IST0101", Level.WARNING, "A rule delegates to a VirtualService that is not there", VirtualService)
 def unknown_delegate(q: Q, subject: VirtualService) -> Iterator[Said]:
-    """A rule hands over to another VirtualService that does not exist, or that names hosts itself and so is no
-    delegate. The rule then has no effect.
+    """A rule hands over to another VirtualService that does not exist, that names hosts itself and so is no delegate,
+    or that is not exported to this namespace. The rule then has no effect.
 
         http:
         - delegate: {name: reviews-rules, namespace: team-a}
 
-    Create that VirtualService without `hosts`, or correct the name.
+    Create that VirtualService without `hosts`, export it, or correct the name.
     """
     for index, rule in enumerate(subject.spec.http):
         if rule.delegate is None:
             continue
-        namespace, name = rule.delegate.namespace or subject.namespace, rule.delegate.name or ""
-        hosts = q(_hosts, namespace, name)
+        ref = delegate_ref(rule.delegate, subject.ref)
+        hosts = q(_hosts, ref.namespace, ref.name)
+        path = at("spec", "http", index, "delegate")
         if hosts is None:
-            yield Said(
-                at("spec", "http", index, "delegate"), f"there is no VirtualService {namespace}/{name}", "create it"
-            )
+            yield Said(path, f"there is no VirtualService {ref.namespace}/{ref.name}", "create it")
         elif hosts:
-            message = f"VirtualService {namespace}/{name} names hosts, so it is no delegate"
-            yield Said(at("spec", "http", index, "delegate"), message, "take its hosts away")
+            message = f"VirtualService {ref.namespace}/{ref.name} names hosts, so it is no delegate"
+            yield Said(path, message, "take its hosts away")
+        elif q(delegate, ref, subject.namespace) is None:
+            message = f"VirtualService {ref.namespace}/{ref.name} is not exported to namespace {subject.namespace}"
+            yield Said(path, message, "add the namespace to its exportTo")
+
+
+@check("LTN0240", Level.WARNING, "A rule of a delegate is left out", VirtualService)
+def left_out_rules(q: Q, subject: VirtualService) -> Iterator[Said]:
+    """A root VirtualService delegates to another, and one of that one's rules cannot be taken over: one of its matches
+    is not within any match of the root's rule, or an expression stands beside another match of the same property.
+    The whole rule has no effect there. Both objects say so, each in its own place.
+
+        http:                                       # the root
+        - match: [{uri: {prefix: /shop}}]
+          delegate: {name: shop, namespace: team-a}
+
+        http:                                       # VirtualService team-a/shop
+        - match: [{uri: {prefix: /basket}}]         # not within /shop: left out
+          route: [{destination: {host: basket}}]
+
+    Narrow the delegate's match (`/shop/basket`), leave it away, or widen the root's.
+    """
+    for each in q(left_out, subject.ref):
+        path = at("spec", "http", each.rule, "delegate")
+        yield Said(path, f"{each.delegate.short} http[{each.number}] is left out: {each.why}", "widen the match here")
+    for root in q(roots_of, subject.ref):
+        for each in q(left_out, root):
+            if each.delegate == subject.ref:
+                message = f"{root.short} http[{each.rule}] leaves this rule out: {each.why}"
+                yield Said(at("spec", "http", each.number), message, "narrow the match here")
+
+
+@check("LTN0241", Level.WARNING, "A delegate to which nothing delegates", VirtualService)
+def unused_delegate(q: Q, subject: VirtualService) -> Iterator[Said]:
+    """A VirtualService without hosts is a delegate: its rules apply where another VirtualService names it. None does,
+    so they apply to no request.
+
+    Name it in a rule (`delegate: {name: ..., namespace: ...}`), or give it `hosts`.
+    """
+    if not subject.spec.hosts and not q(roots_of, subject.ref):
+        yield Said("spec", "it has no hosts and no VirtualService delegates to it", "set hosts, or delegate to it")
 
 
 @check("IST0112", Level.WARNING, "A destination needs a port", VirtualService)
@@ -161,19 +201,16 @@ def host_not_on_gateway(q: Q, subject: VirtualService) -> Iterator[Said]:
 @check("IST0109", Level.WARNING, "Another VirtualService counts for the host", VirtualService)
 def conflicting_hosts(q: Q, subject: VirtualService) -> Iterator[Said]:
     """Two VirtualServices for sidecars (gateway `mesh`) name the same host. They are not merged: for a client only
-    one counts, the more specific, then the older one. This one is ignored for that host by clients of its own
-    namespace.
+    one counts, private ones before those exported to its namespace before public ones, then the oldest. The finding
+    names the winner, the reason, and the namespaces whose clients it is about when it is not all of them. All other
+    hosts of this VirtualService keep their rules.
 
     Put the rules into one VirtualService, or let one delegate to the other.
     """
-    if subject.spec.gateways and MESH not in subject.spec.gateways:
-        return
-    for index, host in enumerate(subject.spec.hosts):
-        full = resolve(host, subject.namespace, q(domain))
-        counts = None if is_wildcard(full) else q(mesh_virtual_service, Client(subject.namespace), full)
-        if counts is not None and counts != subject.ref and q(_names, counts.namespace, counts.name, full):
-            message = f"requests for {host} follow {counts.short} and not this one"
-            yield Said(at("spec", "hosts", index), message, "merge the two")
+    for index, loss in q(sidecar_losses, subject.ref):
+        host = subject.spec.hosts[index]
+        message = f"requests for {host} follow {loss.winner.short} and not this one, {loss.why}"
+        yield Said(loss.path, message, "merge the two")
 
 
 def _gateways(subject: VirtualService) -> Iterator[tuple[str, str]]:
@@ -220,9 +257,3 @@ def _accepted(q: Q, namespace: str, name: str) -> tuple[tuple[str, str], ...] | 
 def _hosts(q: Q, namespace: str, name: str) -> tuple[str, ...] | None:
     found = get(q, VirtualService, namespace, name)
     return found.spec.hosts if found is not None else None
-
-
-def _names(q: Q, namespace: str, name: str, host: str) -> bool:
-    """True when a VirtualService names that very host."""
-    cluster_domain = q(domain)
-    return any(resolve(each, namespace, cluster_domain) == host for each in q(_hosts, namespace, name) or ())

@@ -48,6 +48,8 @@ metadata: {name: web-1, labels: {app: web}}
 spec: {containers: [{name: a, command: [x]}]}
 """
 TO = "http: [{route: [{destination: {host: reviews}}]}]"
+FULL = "reviews.default.svc.cluster.local"
+NARROW = "http: [{match: [{uri: {prefix: /b}}], route: [{destination: {host: reviews}}]}]"
 SUBSETS = "host: reviews, subsets: [{name: v1, labels: {version: v1}}]"
 SERVER = "port: {number: 80, name: http, protocol: HTTP}"
 HTTPS = "port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.b]"
@@ -114,6 +116,19 @@ def test_the_base_has_nothing_wrong() -> None:
             [vs("hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v2}}]}]"), dr(SUBSETS)],
             "IST0101 VirtualService a spec.http[0].route[0].destination.subset: DestinationRule default/d has no subset v2 (it has v1)",
         ),
+        (
+            [vs("hosts: [reviews], http: [{delegate: {name: b}}]"), vs(f"exportTo: [x], {TO}", "b")],
+            "IST0101 VirtualService a spec.http[0].delegate: VirtualService default/b is not exported to namespace default",
+        ),
+        (
+            [vs("hosts: [reviews], http: [{match: [{uri: {prefix: /a}}], delegate: {name: b}}]"), vs(NARROW, "b")],
+            "LTN0240 VirtualService a spec.http[0].delegate: VirtualService default/b http[0] is left out: its match[0]",
+        ),
+        (
+            [vs("hosts: [reviews], http: [{match: [{uri: {prefix: /a}}], delegate: {name: b}}]"), vs(NARROW, "b")],
+            "LTN0240 VirtualService b spec.http[0]: VirtualService default/a http[0] leaves this rule out: its match[0]",
+        ),
+        ([vs(TO)], "LTN0241 VirtualService a spec: it has no hosts and no VirtualService delegates to it"),
         ([vs("hosts: [reviews], http: [{delegate: {name: b}}]")], "IST0101 VirtualService a spec.http[0].delegate: there is no VirtualService default/b"),
         (
             [vs("hosts: [reviews], http: [{delegate: {name: b}}]"), vs(f"hosts: [b.c], {TO}", "b")],
@@ -130,6 +145,20 @@ def test_the_base_has_nothing_wrong() -> None:
         (
             [vs(f"hosts: [reviews], {TO}", "new", ", creationTimestamp: '2026-02-02T00:00:00Z'"), vs(f"hosts: [reviews.default.svc.cluster.local], {TO}", "old", ", creationTimestamp: '2026-01-02T00:00:00Z'")],
             "IST0109 VirtualService new spec.hosts[0]: requests for reviews follow VirtualService default/old",
+        ),
+        (
+            [
+                vs(f"hosts: ['*.example.com'], {TO}", "new", ", creationTimestamp: '2026-02-02T00:00:00Z'"),
+                vs(f"hosts: ['*.example.com'], {TO}", "old", ", creationTimestamp: '2026-01-02T00:00:00Z'"),
+            ],
+            "IST0109 VirtualService new spec.hosts[0]: requests for *.example.com follow VirtualService default/old and not this one, being older (merge the two)",
+        ),
+        (
+            [
+                vs(f"hosts: [reviews], {TO}", "all", ", creationTimestamp: '2026-01-02T00:00:00Z'"),
+                vs(f"hosts: [{FULL}], exportTo: [.], {TO.replace('reviews', FULL)}", "own", ", namespace: edge"),
+            ],
+            "IST0109 VirtualService all spec.hosts[0]: requests for reviews follow VirtualService edge/own and not this one, being exported more narrowly, for clients in edge",
         ),
         ([dr("host: review")], "IST0174 DestinationRule d spec.host: there is no service review.default.svc.cluster.local (did you mean reviews"),
         ([dr("host: '*.example.org'")], "IST0174 DestinationRule d spec.host: *.example.org covers no host"),

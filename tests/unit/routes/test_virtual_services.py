@@ -11,9 +11,11 @@ from lateen.api.objects import ref_of
 from lateen.engine import Graph
 from lateen.model.virtual_services import (
     MESH,
+    LeftOut,
     Reader,
     gateway_virtual_services,
     http_rules,
+    left_out,
     mesh_virtual_service,
     rules_of,
     source_keys,
@@ -159,11 +161,12 @@ def test_a_delegate_narrows_its_root() -> None:
     child = """
   http:
   - name: child
-    match: [{uri: {prefix: /a/b}}, {uri: {exact: /c}}, {headers: {y: {exact: "2"}}}]
+    match: [{uri: {prefix: /a/b}}, {headers: {Y: {exact: "2"}}}]
     timeout: 1s
     headers: {request: {set: {from: child}}}
     route: [{destination: {host: api}}]
   - {name: unreachable, match: [{uri: {prefix: /z}}], route: [{destination: {host: api}}]}
+  - {name: partly, match: [{uri: {prefix: /a/b}}, {uri: {exact: /c}}], route: [{destination: {host: api}}]}
   - {name: open, route: [{destination: {host: api}}]}
 """
     first, second, last = delegated(child)
@@ -195,3 +198,87 @@ def test_a_delegate_narrows_its_root() -> None:
 )
 def test_a_delegate_that_cannot_be_merged_is_left_out(child: str) -> None:
     assert [each.name for each in delegated(child)] == ["last"]
+
+
+def joined(root: str, child: str) -> tuple[tuple[HTTPRoute, ...], tuple[LeftOut, ...]]:
+    graph = graph_of(
+        virtual_service("root", f"{{hosts: [a.b], http: [{{{root}, delegate: {{name: child}}}}]}}"),
+        virtual_service("child", f"{{http: [{{{child}, route: [{{destination: {{host: api}}}}]}}]}}"),
+    )
+    ref = ref_of(VirtualService, "default", "root")
+    return graph.pull(rules_of, ref), graph.pull(left_out, ref)
+
+
+@pytest.mark.parametrize(
+    ("root", "child", "why"),
+    [
+        ("match: [{uri: {prefix: /a}}]", "match: [{uri: {prefix: /b}}]", "uri prefix /b is not within prefix /a"),
+        ("match: [{uri: {exact: /a}}]", "match: [{uri: {prefix: /a}}]", "uri prefix /a is not within exact /a"),
+        ("match: [{uri: {prefix: /a}}]", "match: [{uri: {regex: /a.}}]", "regex /a. beside prefix /a"),
+        ("match: [{headers: {X: {exact: a}}}]", "match: [{headers: {x: {}}}]", "header x {} is not within exact a"),
+        ("match: [{queryParams: {x: {exact: a}}}]", "match: [{queryParams: {x: {exact: b}}}]", "query parameter x"),
+        ("match: [{port: 80}]", "match: [{port: 81}]", "port 81 is not 80"),
+        ("match: [{sourceLabels: {a: b}}]", "match: [{sourceLabels: {a: c}}]", "label a c is not b"),
+        ("match: [{sourceNamespace: b}]", "match: [{sourceNamespace: c}]", "sourceNamespace c is not b"),
+        ("match: [{gateways: [g]}]", "match: [{gateways: [g, mesh]}]", "gateways default/g, mesh are not all among"),
+        (
+            "match: [{uri: {prefix: /a}, ignoreUriCase: true}]",
+            "match: [{uri: {prefix: /a}}]",
+            "only one of them has ignoreUriCase",
+        ),
+        (
+            "match: [{withoutHeaders: {x: {prefix: a}}}]",
+            "match: [{withoutHeaders: {x: {exact: ab}}}]",
+            "without header x prefix a is not within exact ab",
+        ),
+        (
+            "match: [{uri: {prefix: /a}}, {uri: {prefix: /b}}]",
+            "match: [{uri: {prefix: /a}}, {uri: {prefix: /c}}]",
+            "its match[1] is not within the root's match: match[0]: uri prefix /c is not within prefix /a; match[1]: ",
+        ),
+    ],
+)
+def test_a_delegates_rule_outside_of_the_root_says_why(root: str, child: str, why: str) -> None:
+    rules, lost = joined(root, child)
+    assert rules == ()
+    assert [(each.rule, each.number, each.delegate.name) for each in lost] == [(0, 0, "child")]
+    assert why in lost[0].why
+
+
+def test_what_must_not_match_is_narrower_when_it_is_wider() -> None:
+    (rule,), lost = joined(
+        "match: [{withoutHeaders: {X: {exact: ab}}}]", "match: [{withoutHeaders: {x: {prefix: a}, y: {}}}]"
+    )
+    assert lost == ()
+    assert {name: text.prefix for name, text in rule.match[0].without_headers.items()} == {"x": "a", "y": None}
+
+
+def test_a_delegates_gateways_are_of_its_own_namespace() -> None:
+    graph = graph_of(
+        virtual_service(
+            "root", "{hosts: [a.b], gateways: [other/g], http: [{delegate: {name: child, namespace: other}}]}"
+        ),
+        virtual_service("child", "{http: [{match: [{gateways: [g]}], route: [{destination: {host: api}}]}]}", "other"),
+    )
+    ref = ref_of(VirtualService, "default", "root")
+    assert len(graph.pull(http_rules, ref, Reader("other/g", "x"), 80)) == 1
+    assert graph.pull(http_rules, ref, Reader("default/g", "x"), 80) == ()
+
+
+def test_the_delegates_mirror_takes_the_place_of_the_roots() -> None:
+    (rule,), _ = joined("mirror: {host: one}", "mirrors: [{destination: {host: two}}]")
+    assert rule.mirror is None
+    assert [each.destination.host for each in rule.mirrors] == ["two.default.svc.cluster.local"]
+    (rule,), _ = joined("mirrors: [{destination: {host: one}}]", "timeout: 1s")
+    assert len(rule.mirrors) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["front", "./front", "default/front", "front.default", "front.default.svc.cluster.local"]
+)
+def test_spellings_of_a_gateway(name: str) -> None:
+    graph = graph_of(
+        virtual_service("vs", f"{{hosts: [a.com], gateways: [{name}], http: [{{match: [{{gateways: [{name}]}}]}}]}}")
+    )
+    assert [each.ref.name for each in graph.pull(gateway_virtual_services, "edge", "default/front")] == ["vs"]
+    assert rules(graph, "default/front") == [None]

@@ -45,10 +45,11 @@ def test_a_broken_file_changes_nothing() -> None:
     folder.read("1.yaml", "apiVersion: v1\nkind: [")
     assert folder.update(0.0) is None
     assert folder.update(100.0) is None
-    (finding,) = folder.findings
+    finding, kept = folder.findings
     assert finding.level is Level.ERROR
     assert finding.position is not None
     assert finding.position.file == "1.yaml"
+    assert (kept.code, kept.message) == ("LTN0242", "what 1.yaml said before stays in force until this is corrected")
     folder.read("1.yaml", config_map("a1", "2"))
     assert names(folder.update(100.0)) == (["a1"], [])
     assert folder.findings == ()
@@ -59,8 +60,14 @@ def test_a_bad_object_stays_as_it_was_and_its_neighbours_go_on() -> None:
     folder.read("1.yaml", config_map("a1", "2").replace("\ndata:", "\ndta:") + "---\n" + config_map("b"))
     assert names(folder.update(0.0)) == (["b"], [])
     assert folder.update(100.0) is None
-    (finding,) = folder.findings
+    finding, kept = folder.findings
     assert finding.position == Position("1.yaml", 5, 1)
+    assert (kept.code, kept.message) == ("LTN0242", "ConfigMap default/a1 stays in force until this is corrected")
+    folder.read("new.yaml", config_map("c").replace("\ndata:", "\ndta:"))
+    folder.update(100.0)
+    assert [each.message for each in folder.findings if each.ref == ref("c")][1:] == [
+        "ConfigMap default/c is not there until this is corrected"
+    ]
 
 
 def test_a_document_that_does_not_say_which_object_it_is_deletes_none() -> None:
