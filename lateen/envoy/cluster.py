@@ -186,7 +186,7 @@ def outbound(q: Q, client: Client, name: str) -> Resource | None:
     policy = intent.policy
     upgrade = _upgrades(q, intent)
     _set_transport(q, cluster, intent, client, upgrade)
-    if not intent.protocol.is_tcp:
+    if upgrade or not intent.protocol.is_tcp:
         checked = intent.transport is Transport.TLS and policy.tls is not None
         options = http_options(
             intent.protocol,
@@ -299,14 +299,13 @@ def _alpn(intent: OutboundCluster, upgrade: bool) -> tuple[str, ...]:
 
 
 def _upgrades(q: Q, intent: OutboundCluster) -> bool:
-    """True when HTTP/1.1 requests are sent on as HTTP/2."""
-    if intent.protocol is not Protocol.HTTP and intent.protocol is not Protocol.AUTO:
-        return False
+    """True when HTTP/1.1 requests are sent on as HTTP/2. Who asks for it knows that the port speaks HTTP, whatever its
+    name says."""
     pool = intent.policy.connection_pool
     said = pool.http.h2_upgrade_policy if pool is not None and pool.http is not None else None
     if said in (None, "DEFAULT"):
         return intent.protocol is Protocol.HTTP and not intent.external and q(upgrades_to_http2)
-    return said == "UPGRADE"
+    return said == "UPGRADE" and not intent.protocol.is_http2
 
 
 def _hashes(intent: OutboundCluster) -> bool:

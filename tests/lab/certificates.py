@@ -11,15 +11,19 @@ from tests.envoy.certificates import Authority
 
 
 class Certificates:
-    """`NAME.pem` and `NAME.key` in a directory; `root` and `other` are authorities."""
+    """`NAME.pem` and `NAME.key` in a directory; `root` and `other` are authorities. `names` are further ones that the
+    servers have."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *names: str) -> None:
         self.directory = directory
         self._leaves: list[str] = []
+        self.identified: dict[str, str] = {"outside-2": "workload"}
+        """Servers that show another certificate than `server`, and which."""
         self.authorities = {"root": Authority("root"), "other": Authority("other")}
         for name, authority in self.authorities.items():
             (directory / f"{name}.pem").write_bytes(authority.pem)
-        self.leaf("server", "root", "reviews", "reviews.default.svc.cluster.local", "outside.test", "*.outside.test")
+        inside = ("reviews", "reviews.default.svc.cluster.local")
+        self.leaf("server", "root", *inside, "outside.test", "*.outside.test", *names)
         self.leaf("edge", "root", "shop.test", "*.shop.test")
         self.leaf("client", "root", "client.test", uri="spiffe://cluster.local/ns/default/sa/client")
         self.leaf("stranger", "other", "stranger.test")
@@ -65,7 +69,7 @@ class Certificates:
     def server_context(self, server: str) -> ssl.SSLContext:
         """How the servers of the lab answer a handshake: they take a client's certificate and don't ask for one."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        name = "workload" if server == "outside-2" else "server"
+        name = self.identified.get(server, "server")
         context.load_cert_chain(self.path(f"{name}.pem"), self.path(f"{name}.key"))
         context.load_verify_locations(self.path("root.pem"))
         context.verify_mode = ssl.CERT_OPTIONAL

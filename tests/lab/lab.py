@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +42,7 @@ from tests.envoy.harness import SECRET, Envoy, Json, Validator, short_directory
 from tests.envoy.identity_provider import IdentityProvider
 from tests.lab.certificates import Certificates
 from tests.lab.server import Servers
-from tests.lab.world import ADDRESSES, APPLICATION, DNS, GATEWAY, HOSTS, LISTENING, NAMES, WORLD
+from tests.lab.world import APPLICATION, DNS, GATEWAY, WORLD, World
 
 READY_S = 15.0
 PROXY = 0x539
@@ -190,9 +190,10 @@ class Station(Validator):
 class Lab:
     """The world. Use it as a context manager; `configure` adds a test's YAML to what is always there."""
 
-    def __init__(self, sidecar: type[Station] = Station) -> None:
+    def __init__(self, sidecar: type[Station] = Station, world: World = WORLD) -> None:
+        self.world = world
         self.directory = short_directory()
-        self.certificates = Certificates(self.directory)
+        self.certificates = Certificates(self.directory, *self.world.certified)
         self._objects: dict[Ref, Object] = {}
         locality = Locality("east", "a", "1")
         labels = (("app", "app"), ("version", "v1"))
@@ -209,12 +210,12 @@ class Lab:
                 pass_fds=[theirs.fileno()],
             )
             theirs.close()
-            self.servers = Servers(NAMES, self.certificates.server_context)
+            self.servers = Servers(self.world.names, self.certificates.server_context)
             self._names = self.socket(kind="udp")
             self._names.bind((DNS, 53))
-            threading.Thread(target=_answer_names, args=(self._names,), daemon=True).start()
-            for port in LISTENING:
-                self.listen(port)
+            threading.Thread(target=_answer_names, args=(self._names, self.world.hosts), daemon=True).start()
+            for address, port in self.world.listening:
+                self.listen(port, address)
         except BaseException:
             self.close()
             raise
@@ -228,6 +229,7 @@ class Lab:
             "ip link set eth0 up",
             "ip route add default dev eth0",
             "ip route add local 10.88.0.0/16 dev lo",
+            *(f"ip route add local {network} dev lo" for network in self.world.networks),
             "nft -f -",
         ):
             subprocess.run([*self.sidecar.inside(), *command.split()], input=RULES, text=True, check=True)
@@ -266,7 +268,7 @@ class Lab:
         """
         self._objects = {}
         self.servers.reset()
-        self.add(WORLD, self.certificates.secrets(), *texts)
+        self.add(self.world.objects, self.certificates.secrets(), *texts)
 
     def add(self, *texts: str) -> None:
         """Adds to the configuration; an object replaces one of the same name."""
@@ -293,8 +295,10 @@ class Lab:
         return socket.socket(fileno=handles[0])
 
     def listen(self, port: int, address: str = "0.0.0.0") -> None:
-        """Lets the servers listen on one more port."""
+        """Lets the servers listen on one more port. On one address alone a proxy may listen on all others."""
         one = self.socket()
+        if address != "0.0.0.0":
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         one.bind((address, port))
         one.listen(128)
@@ -306,14 +310,14 @@ class Lab:
     ) -> socket.socket:
         """A connection from the application (its proxy takes it) or with a mark of another client.
 
-        `host` is an address or one of the names in ADDRESSES; `source` another local address to come from.
+        `host` is an address or one of the names of the world; `source` another local address to come from.
         """
         one = self.socket(mark)
         one.settimeout(10)
         try:
             if source:
                 one.bind((source, 0))
-            one.connect((ADDRESSES.get(host, host), port))
+            one.connect((self.world.addresses.get(host, host), port))
             return one if tls is None else tls.wrap_socket(one, server_hostname=sni or None)
         except BaseException:
             one.close()
@@ -339,8 +343,8 @@ class Lab:
             time.sleep(0.005)
 
 
-def _answer_names(server: socket.socket) -> None:
-    """Answers DNS queries until the socket is closed: the names of HOSTS."""
+def _answer_names(server: socket.socket, hosts: Mapping[str, tuple[str, ...]]) -> None:
+    """Answers DNS queries for some hosts until the socket is closed."""
     while True:
         try:
             raw, client = server.recvfrom(4096)
@@ -349,7 +353,7 @@ def _answer_names(server: socket.socket) -> None:
         query = dns.message.from_wire(raw)
         answer = dns.message.make_response(query)
         asked = query.question[0]
-        found = HOSTS.get(asked.name.to_text(omit_final_dot=True), ())
+        found = hosts.get(asked.name.to_text(omit_final_dot=True), ())
         if found and asked.rdtype == 1:
             answer.answer.append(dns.rrset.from_text(asked.name, 60, "IN", "A", *found))
         server.sendto(answer.to_wire(), client)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 APPLICATION: Final = "10.88.0.5"
@@ -95,4 +97,21 @@ spec:
   - {name: v3, labels: {version: v3}}
 ---
 """
-WORLD: Final = _world()
+
+
+@dataclass(frozen=True)
+class World:
+    """What is always there in a lab: objects as YAML, server names by address, where a client dials for a name, where
+    servers listen (address, port), what the name server knows, networks that lead to servers besides 10.88/16, and
+    further names in the servers' certificate."""
+
+    objects: str
+    names: Mapping[str, str]
+    addresses: Mapping[str, str]
+    listening: tuple[tuple[str, int], ...]
+    hosts: Mapping[str, tuple[str, ...]]
+    networks: tuple[str, ...] = ()
+    certified: tuple[str, ...] = ()
+
+
+WORLD: Final = World(_world(), NAMES, ADDRESSES, tuple(("0.0.0.0", port) for port in LISTENING), HOSTS)
