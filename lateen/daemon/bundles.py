@@ -17,6 +17,7 @@ from lateen.api.objects import ref_of
 from lateen.apiserver.errors import BadRequestError, InvalidError, NotFoundError
 from lateen.apiserver.store import Store
 from lateen.daemon.inputs import typed
+from lateen.daemon.machines import Groups
 from lateen.daemon.settings import Settings
 from lateen.security.tokens import MAX_LIFETIME_S, TokenIssuer
 
@@ -77,11 +78,18 @@ def bundle_route(
             message = f"a token is good for {MIN_LIFETIME_S} to {MAX_LIFETIME_S} seconds, not {asked.lifetime_s}"
             raise BadRequestError(message, remedy="say another --token-duration")
         account = group.spec.template.service_account or "default"
+        account_uid = Groups(store).account_uid(group.namespace, account)
+        if account_uid is None:
+            raise NotFoundError(
+                f"there is no ServiceAccount {group.namespace}/{account}, which WorkloadGroup {group.name} runs as",
+                remedy="apply one, or say another `serviceAccount` in the group's template",
+            )
         token = tokens.issue(
             namespace=group.namespace,
             service_account=account,
             group=group.name,
             uid=group.metadata.uid,
+            account_uid=account_uid,
             lifetime_s=asked.lifetime_s,
         )
         parts = BundleParts(

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 from lateen.api.codec import decode
 from lateen.api.core.pod import Pod
-from lateen.api.core.service_account import ServiceAccount
 from lateen.api.istio.workload_entry import WorkloadEntry
 from lateen.api.objects import ref_of, transaction
 from lateen.apiserver.store import Store
@@ -66,7 +65,7 @@ class Identities:
     def _machine(self, caller: Caller) -> PeerIdentity:
         groups = Groups(self._store)
         try:
-            group = groups.of(caller.namespace, caller.group, caller.uid, caller.service_account)
+            group = groups.of(caller.namespace, caller.group, caller.uid, caller.service_account, caller.account_uid)
             groups.check_address(group, caller.address)
         except Refused as refused:
             raise Denied(str(refused)) from None
@@ -107,9 +106,7 @@ class Identities:
 
     def account_uid(self, namespace: str, name: str) -> str | None:
         """The uid of a service account; None when there is none. Who deletes an account ends what it could do."""
-        row = self._store.get(ref_of(ServiceAccount, namespace, name))
-        found = typed(row) if row is not None else None
-        return found.metadata.uid if isinstance(found, ServiceAccount) else None
+        return Groups(self._store).account_uid(namespace, name)
 
     def _alive(self, namespace: str, name: str, uid: str) -> bool:
         """Whether an account is there and, where a credential names its uid, still the same."""

@@ -22,6 +22,7 @@ import msgspec
 import structlog
 
 from lateen.api.core.pod import Pod
+from lateen.api.core.service_account import ServiceAccount
 from lateen.api.istio.workload_entry import GROUP_ANNOTATION, HEALTHY, WorkloadEntry
 from lateen.api.istio.workload_group import WorkloadGroup
 from lateen.api.objects import ref_of
@@ -61,8 +62,9 @@ class Groups:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def of(self, namespace: str, name: str, uid: str, account: str) -> WorkloadGroup:
-        """The group that a credential is for. Refused when it is not there, another, or of another account."""
+    def of(self, namespace: str, name: str, uid: str, account: str, account_uid: str = "") -> WorkloadGroup:
+        """The group that a credential is for. Refused when it is not there, another, or of another account, or when
+        that account is not there (another than `account_uid`, where the credential says it)."""
         row = self._store.get(ref_of(WorkloadGroup, namespace, name))
         group = typed(row) if row is not None else None
         full = f"{namespace}/{name}"
@@ -75,7 +77,20 @@ class Groups:
         if wanted != account:
             message = f"WorkloadGroup {full} runs as service account {wanted}, the credential is of {account}"
             raise Refused(grpc.StatusCode.PERMISSION_DENIED, message)
+        there = self.account_uid(namespace, account)
+        if there is None:
+            message = f"there is no ServiceAccount {namespace}/{account}, which WorkloadGroup {full} runs as"
+            raise Refused(grpc.StatusCode.NOT_FOUND, message)
+        if account_uid not in ("", there):
+            message = f"the credential is of a former ServiceAccount {namespace}/{account}: make a new bundle"
+            raise Refused(grpc.StatusCode.PERMISSION_DENIED, message)
         return group
+
+    def account_uid(self, namespace: str, name: str) -> str | None:
+        """The uid of a service account; None when there is none."""
+        row = self._store.get(ref_of(ServiceAccount, namespace, name))
+        found = typed(row) if row is not None else None
+        return found.metadata.uid if isinstance(found, ServiceAccount) else None
 
     def check_address(self, group: WorkloadGroup, address: str) -> None:
         """Refused when a machine of the group cannot be at that address."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lateen.apiserver.client import Client
-from lateen.security.ca import open_ca
+from lateen.security.ca_files import open_ca
 from tests.e2e.machines import Host
 from tests.e2e.mesh import Mesh, eventually, say
 
@@ -51,6 +51,7 @@ SERVICE: Json = {
     "metadata": {"name": "hello"},
     "spec": {"selector": {"app": "hello"}, "ports": [{"name": "http", "port": 80, "targetPort": 9080}]},
 }
+ACCOUNT: Json = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "vm-account"}}
 GATEWAY: Json = {
     "apiVersion": "networking.istio.io/v1",
     "kind": "Gateway",
@@ -135,7 +136,7 @@ def from_machine(host: Host, url: str, times: int = 1) -> list[tuple[int, str]]:
 def test_a_machine_and_pods_call_each_other(bookinfo: Mesh, host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     """Both ways by mutual TLS, with the name of the other end proven; killed, and back; and gone in the end."""
     mesh = bookinfo
-    mesh.apply(SERVICE, group(), GATEWAY, STRICT)
+    mesh.apply(SERVICE, ACCOUNT, group(), GATEWAY, STRICT)
     folder = bundle(mesh, host)
     host.start("python3", "-c", APPLICATION)
     agent = host.agent(folder)
@@ -177,7 +178,7 @@ def test_a_machine_and_pods_call_each_other(bookinfo: Mesh, host: Host, capsys: 
 
 def test_what_the_probe_says_decides_over_traffic_and_a_dead_machine_is_removed(bookinfo: Mesh, host: Host) -> None:
     mesh = bookinfo
-    mesh.apply(SERVICE, group(probe=PROBE))
+    mesh.apply(SERVICE, ACCOUNT, group(probe=PROBE))
     agent = host.agent(bundle(mesh, host))
     joined(host)
 
@@ -203,7 +204,7 @@ def test_who_is_turned_away_is_told_why(bookinfo: Mesh, host: Host) -> None:
     refused = mesh.lateen("vm", "entry", "configure", "--group", "none", "-o", str(host.home / "none"), expect=1)
     assert "there is no WorkloadGroup default/none" in refused.stderr
     assert not (host.home / "none").exists()
-    mesh.apply(group(), group("former"))
+    mesh.apply(ACCOUNT, group(), group("former"))
     good = bundle(mesh, host)
     former = bundle(mesh, host, "former")
     mesh.lateen("delete", "workloadgroup", "former")

@@ -30,7 +30,7 @@ from lateen.lib.signing import SigningError
 from lateen.node.identity import Identity, from_answer
 from lateen.node.membership import Membership
 from lateen.node.names import Names
-from lateen.security.ca import open_ca
+from lateen.security.ca_files import open_ca
 from lateen.security.client import CertificateClient, ControlPlane, unix_target
 from lateen.security.csr import CertificateService
 from lateen.security.peer import parse_peer, peer_of
@@ -53,6 +53,10 @@ def group(name: str = "vm", **changed: Any) -> Json:
     }
 
 
+def account(name: str) -> Json:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": "default"}}
+
+
 class Plane:
     """A control plane that lets machines in, without proxies."""
 
@@ -61,10 +65,12 @@ class Plane:
         self.now_s = 0.0
         ca = open_ca(directory / "ca")
         self.tokens = TokenIssuer(directory / "tokens.json", now=lambda: time.time() + self.now_s)
-        identities = Identities(store, self.tokens, "cluster.local")
-        certificates = CertificateService(ca, self.tokens, identities.certificate_of, "cluster.local")
-        serving = ServingCertificate(ca, "cluster.local")
-        self.machines = Machines(store, partial(peer_of, trust_domain="cluster.local"), grace_s=GRACE_S, return_s=0.5)
+        identities = Identities(store, self.tokens, lambda: "cluster.local")
+        certificates = CertificateService(lambda: ca, self.tokens, identities.certificate_of, lambda: "cluster.local")
+        serving = ServingCertificate(lambda: ca, lambda: "cluster.local")
+        self.machines = Machines(
+            store, partial(peer_of, trust_domain=lambda: "cluster.local"), grace_s=GRACE_S, return_s=0.5
+        )
         self._servers: list[grpc.aio.Server] = []
         for name, mutual in (("ca", False), ("xds", True)):
             server = grpc.aio.server(options=SERVER_OPTIONS)
@@ -124,7 +130,7 @@ async def plane() -> AsyncIterator[Plane]:
     directory = short_directory()
     store = await Store.open(directory / "store.db")
     made = Plane(directory, store)
-    await made.apply(group())
+    await made.apply(group(), *(account(name) for name in ("vm-account", "other-account", "default")))
     await made.start()
     running = asyncio.create_task(made.machines.run())
     yield made
@@ -256,12 +262,15 @@ async def test_a_machine_cannot_be_what_its_certificate_does_not_say(plane: Plan
 
 async def test_anothers_token_is_refused_with_the_reason_once_in_the_log_and_no_secret(plane: Plane) -> None:
     await plane.apply(group("other", template={"serviceAccount": "other-account"}))
+    await plane.apply(group("homeless", template={"serviceAccount": "none"}))
     wrong = {
         "runs as service account vm-account, the credential is of thief": plane.token(service_account="thief"),
         "the credential is for a former WorkloadGroup": plane.token(uid="another"),
         "there is no WorkloadGroup default/none": plane.tokens.issue(
             namespace="default", service_account="vm-account", group="none", uid="u"
         ),
+        "there is no ServiceAccount default/none": plane.token("homeless", service_account="none"),
+        "the credential is of a former ServiceAccount": plane.token(account_uid="another"),
         "expired": plane.token(lifetime_s=-100),
         "signature": plane.token()[:-8] + "AAAAAAAA",
     }

@@ -13,7 +13,7 @@ from lateen.lib.keypair import new_request
 from lateen.lib.spiffe import control_plane_id
 from lateen.node.bundle import Bundle, BundleError, read, replace_token, write
 from lateen.node.diagnosis import diagnose
-from lateen.security.ca import open_ca
+from lateen.security.ca_files import open_ca
 
 
 @pytest.fixture
