@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 export PATH := $(PATH):/usr/sbin:/sbin
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-long check bench stubs constraints clean
+.PHONY: help up down test test-long test-kube check bench stubs constraints clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,6 +21,7 @@ help:
 	@echo "make down       stop it; configuration and root certificate are kept"
 	@echo "make test       the tests that must pass, in minutes"
 	@echo "make test-long  the tests that take long"
+	@echo "make test-kube  the tests against a real Kubernetes and kubectl, built from source (minutes, once)"
 	@echo "make check      ruff, basedpyright, import-linter"
 	@echo "make bench      benchmarks, side by side, with ratios"
 
@@ -33,12 +34,16 @@ down: $(VENV)/.run
 
 test: $(VENV)/.dev typings
 	@scripts/packages.sh $(TEST_PACKAGES)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not long" $(PYTEST) --ignore tests/e2e
-	@$(BIN)/python -m pytest -q -m "not long" tests/e2e
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not long and not kube" $(PYTEST) --ignore tests/e2e
+	@$(BIN)/python -m pytest -q -m "not long and not kube" tests/e2e
 
 test-long: $(VENV)/.dev typings
 	@scripts/packages.sh $(TEST_PACKAGES) $(LONG_TEST_PACKAGES)
 	@$(BIN)/python -m pytest -q -m long $(PYTEST)
+
+test-kube: $(VENV)/.dev typings
+	@scripts/packages.sh $(TEST_PACKAGES)
+	@programs=$$(scripts/kube/build.sh cluster) && LATEEN_KUBE_BIN=$$programs $(BIN)/python -m pytest -q -m kube $(PYTEST)
 
 check: $(VENV)/.dev typings
 	@$(BIN)/ruff check .

@@ -257,4 +257,31 @@ missing, the key is another one's, a certificate is over, or the chain does not 
 The CA that signs stays in force. Mend the Secret; it is looked at again whenever it changes.
 """,
     ),
+    Code(
+        "LTN0360",
+        Level.ERROR,
+        "A custom resource does not fit its definition",
+        """
+The schema in the CustomResourceDefinition does not allow what the object says: a required field is missing, a value
+has the wrong type or is out of bounds, or a rule (`x-kubernetes-validations`) does not hold. For a definition itself:
+its schema is not structural, or one of its names belongs to another kind.
+
+    spec.replicas: Invalid value: 11: should be less than or equal to 10
+
+The path leads to the value. Correct the object, or the schema.
+""",
+    ),
+    Code(
+        "LTN0361",
+        Level.ERROR,
+        "A field never changes once the object is there",
+        """
+What the field says was used when the object was made, and cannot be changed afterwards: the selector of a Deployment,
+the template of a Job, the role of a binding, data of an immutable Secret.
+
+    spec.selector: field is immutable
+
+Delete the object and make a new one.
+""",
+    ),
 )

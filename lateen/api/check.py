@@ -22,7 +22,7 @@ from lateen.api.kinds import Kind
 from lateen.api.mesh.check import is_mesh_config, mesh_problems
 from lateen.api.metadata import metadata_problems
 from lateen.api.problems import Problem
-from lateen.api.shape import Faults, check_struct, children
+from lateen.api.shape import UNKNOWN_FIELD, Faults, check_struct, children
 from lateen.api.struct import Json, Object, Struct
 from lateen.lib.findings import Finding, Level
 from lateen.lib.ids import Ref
@@ -57,6 +57,11 @@ def check(document: Document, *, namespace: str = "default") -> list[Finding]:
 def check_raw(raw: Json, *, namespace: str = "default") -> list[Finding]:
     """`check` for an object that came from no file; the findings have no position."""
     return check(Document(raw, ""), namespace=namespace)
+
+
+def about_unknown_field(finding: Finding) -> bool:
+    """Whether it says that the kind has no such field."""
+    return finding.message.startswith(UNKNOWN_FIELD)
 
 
 def _order(finding: Finding) -> tuple[int, int, str]:

@@ -12,16 +12,26 @@ from types import MappingProxyType
 
 import msgspec
 
+from lateen.api.core.access import ClusterRole, ClusterRoleBinding, Role, RoleBinding
 from lateen.api.core.config_map import ConfigMap
+from lateen.api.core.cron_job import CronJob
+from lateen.api.core.custom_resource_definition import CustomResourceDefinition
+from lateen.api.core.daemon_set import DaemonSet
 from lateen.api.core.deployment import Deployment
 from lateen.api.core.endpoint_slice import EndpointSlice
+from lateen.api.core.event import Event
+from lateen.api.core.horizontal_pod_autoscaler import HorizontalPodAutoscaler
 from lateen.api.core.job import Job
+from lateen.api.core.lease import Lease
 from lateen.api.core.namespace import Namespace
 from lateen.api.core.node import Node
 from lateen.api.core.pod import Pod
+from lateen.api.core.replica_set import ReplicaSet
 from lateen.api.core.secret import Secret
 from lateen.api.core.service import Service
 from lateen.api.core.service_account import ServiceAccount
+from lateen.api.core.stateful_set import StatefulSet
+from lateen.api.core.webhook_configuration import MutatingWebhookConfiguration, ValidatingWebhookConfiguration
 from lateen.api.istio.authorization_policy import AuthorizationPolicy
 from lateen.api.istio.destination_rule import DestinationRule
 from lateen.api.istio.envoy_filter import EnvoyFilter
@@ -41,13 +51,17 @@ from lateen.api.struct import Object
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """One kind. `versions` are all that are read, the stored one first; an empty group is core."""
+    """One kind. `versions` are all that are read, the stored one first; an empty group is core. `status` and `scale`
+    are the parts that have paths of their own in the API; `categories` are words for several kinds at once."""
 
     type: type[Object]
     versions: tuple[str, ...]
     plural: str
     short_names: tuple[str, ...] = ()
     namespaced: bool = True
+    status: bool = True
+    scale: bool = False
+    categories: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -77,14 +91,28 @@ _SECURITY = ("v1", "v1beta1")
 KINDS: tuple[Kind, ...] = (
     Kind(Namespace, ("v1",), "namespaces", ("ns",), namespaced=False),
     Kind(Node, ("v1",), "nodes", ("no",), namespaced=False),
-    Kind(ServiceAccount, ("v1",), "serviceaccounts", ("sa",)),
-    Kind(ConfigMap, ("v1",), "configmaps", ("cm",)),
-    Kind(Secret, ("v1",), "secrets"),
-    Kind(Service, ("v1",), "services", ("svc",)),
-    Kind(EndpointSlice, ("v1",), "endpointslices"),
-    Kind(Pod, ("v1",), "pods", ("po",)),
-    Kind(Deployment, ("v1",), "deployments", ("deploy",)),
-    Kind(Job, ("v1",), "jobs"),
+    Kind(ServiceAccount, ("v1",), "serviceaccounts", ("sa",), status=False),
+    Kind(ConfigMap, ("v1",), "configmaps", ("cm",), status=False),
+    Kind(Secret, ("v1",), "secrets", status=False),
+    Kind(Service, ("v1",), "services", ("svc",), categories=("all",)),
+    Kind(EndpointSlice, ("v1",), "endpointslices", status=False),
+    Kind(Pod, ("v1",), "pods", ("po",), categories=("all",)),
+    Kind(Event, ("v1",), "events", ("ev",), status=False),
+    Kind(Deployment, ("v1",), "deployments", ("deploy",), categories=("all",), scale=True),
+    Kind(ReplicaSet, ("v1",), "replicasets", ("rs",), categories=("all",), scale=True),
+    Kind(StatefulSet, ("v1",), "statefulsets", ("sts",), categories=("all",), scale=True),
+    Kind(DaemonSet, ("v1",), "daemonsets", ("ds",), categories=("all",)),
+    Kind(Job, ("v1",), "jobs", categories=("all",)),
+    Kind(CronJob, ("v1",), "cronjobs", ("cj",), categories=("all",)),
+    Kind(HorizontalPodAutoscaler, ("v2",), "horizontalpodautoscalers", ("hpa",), categories=("all",)),
+    Kind(Lease, ("v1",), "leases", status=False),
+    Kind(Role, ("v1",), "roles", status=False),
+    Kind(ClusterRole, ("v1",), "clusterroles", namespaced=False, status=False),
+    Kind(RoleBinding, ("v1",), "rolebindings", status=False),
+    Kind(ClusterRoleBinding, ("v1",), "clusterrolebindings", namespaced=False, status=False),
+    Kind(CustomResourceDefinition, ("v1",), "customresourcedefinitions", ("crd", "crds"), namespaced=False),
+    Kind(MutatingWebhookConfiguration, ("v1",), "mutatingwebhookconfigurations", namespaced=False, status=False),
+    Kind(ValidatingWebhookConfiguration, ("v1",), "validatingwebhookconfigurations", namespaced=False, status=False),
     Kind(VirtualService, _V1, "virtualservices", ("vs",)),
     Kind(DestinationRule, _V1, "destinationrules", ("dr",)),
     Kind(Gateway, _V1, "gateways", ("gw",)),
@@ -107,7 +135,6 @@ UNSUPPORTED: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "": (
             "Binding",
             "Endpoints",
-            "Event",
             "LimitRange",
             "PersistentVolume",
             "PersistentVolumeClaim",
@@ -115,14 +142,10 @@ UNSUPPORTED: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "ReplicationController",
             "ResourceQuota",
         ),
-        "apps": ("ControllerRevision", "DaemonSet", "ReplicaSet", "StatefulSet"),
-        "batch": ("CronJob",),
-        "autoscaling": ("HorizontalPodAutoscaler",),
+        "apps": ("ControllerRevision",),
         "policy": ("PodDisruptionBudget",),
         "networking.k8s.io": ("Ingress", "IngressClass", "NetworkPolicy"),
-        "rbac.authorization.k8s.io": ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"),
-        "apiextensions.k8s.io": ("CustomResourceDefinition",),
-        "admissionregistration.k8s.io": ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"),
+        "admissionregistration.k8s.io": ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
         "gateway.networking.k8s.io": (
             "BackendTLSPolicy",
             "Gateway",

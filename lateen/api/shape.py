@@ -31,6 +31,8 @@ MANAGED: dict[type[Struct], frozenset[str]] = {
 """Fields that documents may have and that belong to the store: known, but no part of the types."""
 
 
+UNKNOWN_FIELD = "there is no field "
+"""How messages on unknown fields begin."""
 _SURROGATE = "the text has half of a surrogate pair"
 _SURROGATE_REMEDY = "write the character itself"
 
@@ -167,7 +169,7 @@ def _unknown(shape: Shape, name: object, path: Path, faults: Faults) -> None:
     if name in MANAGED.get(shape.type, ()):
         return
     remedy = did_you_mean(name, shape.fields)
-    faults.append(Fault((*path, name), f'there is no field "{name}" here', remedy, key=True, unknown=True))
+    faults.append(Fault((*path, name), f'{UNKNOWN_FIELD}"{name}" here', remedy, key=True, unknown=True))
 
 
 def _groups(kind: type[Struct], body: dict[Any, Any], path: Path, faults: Faults) -> None:

@@ -31,6 +31,16 @@ PositiveDuration = Annotated[Duration, Meta(extra={"min_nanoseconds": 1_000_000}
 Base64 = Annotated[str, Meta(extra={"base64": True})]
 
 
+def list_map(*keys: str, min_length: int | None = None) -> Meta:
+    """Metadata of a list whose items are told apart by these of their fields: patches and server-side apply merge it
+    item by item. The first key is the one that strategic merge patches go by."""
+    return Meta(extra={"list_map": keys}, min_length=min_length)
+
+
+LIST_SET = Meta(extra={"list_set": True})
+"""Metadata of a list of texts without an order or doubles: merged text by text."""
+
+
 class Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A part of an object. Values are immutable; mappings are never changed after decoding.
 
@@ -67,8 +77,8 @@ class ObjectMeta(Struct, frozen=True):
     annotations: Mapping[str, str] = {}
     creation_timestamp: str = ""
     deletion_timestamp: str = ""
-    owner_references: tuple[OwnerReference, ...] = ()
-    finalizers: tuple[str, ...] = ()
+    owner_references: Annotated[tuple[OwnerReference, ...], list_map("uid")] = ()
+    finalizers: Annotated[tuple[str, ...], LIST_SET] = ()
 
 
 class Object(Struct, frozen=True, kw_only=True):
@@ -97,3 +107,15 @@ class Object(Struct, frozen=True, kw_only=True):
 
 Json = dict[str, Any]
 """A decoded JSON object."""
+
+
+def map_at(of: Any, name: str) -> Json:
+    """The object under a name of another, empty when there is none."""
+    found: Any = of.get(name) if isinstance(of, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+
+
+def list_at(of: Any, name: str) -> list[Any]:
+    """The list under a name of an object, empty when there is none."""
+    found: Any = of.get(name) if isinstance(of, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return found if isinstance(found, list) else []  # pyright: ignore[reportUnknownVariableType]

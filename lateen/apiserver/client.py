@@ -67,7 +67,13 @@ class Client:
         self._socket = socket
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=8)
         transport = httpx.AsyncHTTPTransport(uds=str(socket), limits=limits)
-        self._http = httpx.AsyncClient(transport=transport, base_url="http://lateen", timeout=_TIMEOUT_S)
+        self._http = httpx.AsyncClient(
+            transport=transport,
+            base_url="http://lateen",
+            timeout=_TIMEOUT_S,
+            headers={"user-agent": "lateen"},
+            params={"fieldValidation": "Strict"},
+        )
 
     async def __aenter__(self) -> Client:
         return self

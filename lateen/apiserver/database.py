@@ -15,17 +15,20 @@ from pathlib import Path
 import msgspec
 
 from lateen.apiserver.errors import StorageError
-from lateen.apiserver.rows import Change, Held, Row, Version
+from lateen.apiserver.rows import Change, Held, Row, Version, facts_of
 from lateen.lib.ids import Ref, parse_ref
 
-SCHEMA = 1
+SCHEMA = 2
+_UNTOLD = (("", "Event"), ("coordination.k8s.io", "Lease"))
+"""Kinds without a history: they come and go by themselves all the time."""
 _VERSIONS_KEPT = 20
 _DELETED_KEPT = 5_000
 _TABLES = """
 CREATE TABLE objects (
     ref TEXT PRIMARY KEY, api_version TEXT NOT NULL, metadata BLOB NOT NULL, body BLOB NOT NULL, status BLOB NOT NULL,
     revision INTEGER NOT NULL, generation INTEGER NOT NULL, author TEXT NOT NULL, applied BLOB NOT NULL,
-    source BLOB NOT NULL, findings BLOB NOT NULL, held TEXT, good_metadata BLOB, good_body BLOB
+    source BLOB NOT NULL, findings BLOB NOT NULL, held TEXT, good_metadata BLOB, good_body BLOB,
+    managed BLOB NOT NULL
 ) STRICT;
 CREATE TABLE history (
     revision INTEGER PRIMARY KEY, ref TEXT NOT NULL, at TEXT NOT NULL, author TEXT NOT NULL, action TEXT NOT NULL,
@@ -69,10 +72,10 @@ class Database:
     def rows(self) -> Iterator[Row]:
         """Every object."""
         names = "ref, api_version, metadata, body, status, revision, generation, author, applied, source, findings"
-        query = self._db.execute(f"SELECT {names}, held, good_metadata, good_body FROM objects ORDER BY ref")  # noqa: S608
+        query = self._db.execute(f"SELECT {names}, held, good_metadata, good_body, managed FROM objects ORDER BY ref")  # noqa: S608
         for ref, api_version, metadata, body, status, revision, generation, author, applied, source, *rest in query:
-            findings, held, good_metadata, good_body = rest
-            parsed = msgspec.json.decode(metadata)
+            findings, held, good_metadata, good_body, managed = rest
+            facts = facts_of(msgspec.json.decode(metadata))
             said: dict[str, msgspec.Raw] = msgspec.json.decode(findings, type=dict[str, msgspec.Raw])
             yield Row(
                 ref=parse_ref(ref),
@@ -87,8 +90,10 @@ class Database:
                 source=source,
                 findings={origin: bytes(part) for origin, part in said.items()},
                 held=None if held is None else Held(held, good_metadata, good_body),
-                labels=parsed.get("labels") or {},
-                deleting="deletionTimestamp" in parsed,
+                managed=managed,
+                labels=facts.labels,
+                owners=facts.owners,
+                deleting=facts.deleting,
             )
 
     def begin(self) -> None:
@@ -127,7 +132,7 @@ class Database:
         else:
             held = after.held
             self._db.execute(
-                "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     ref,
                     after.api_version,
@@ -143,8 +148,11 @@ class Database:
                     held.reason if held else None,
                     held.metadata if held else None,
                     held.body if held else None,
+                    after.managed,
                 ),
             )
+        if change.row.ref.collection in _UNTOLD:
+            return
         if before and after and before.metadata == after.metadata and before.body == after.body:
             return
         action = "create" if before is None else "delete" if after is None else "update"

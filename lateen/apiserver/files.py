@@ -15,12 +15,14 @@ import msgspec
 
 from lateen.api import kinds
 from lateen.api.struct import Json
+from lateen.apiserver.deletion import Delete
 from lateen.apiserver.errors import ApiError, BadRequestError
-from lateen.apiserver.operations import Apply, Delete, Operation, ref_of
+from lateen.apiserver.operations import Apply, Operation
 from lateen.apiserver.positions import placed, source_of
 from lateen.apiserver.results import Applied, ApplyResult
 from lateen.apiserver.rows import Row
 from lateen.apiserver.store import Store
+from lateen.apiserver.transactions import ref_of
 from lateen.lib.findings import Finding, Level
 from lateen.lib.ids import Ref
 from lateen.lib.yaml import Document, parse

@@ -1,75 +1,70 @@
-"""The HTTP API: Kubernetes' paths over the store, and lateen's own under `/lateen/v1`.
+"""The HTTP API: Kubernetes' own over the store, and lateen's under `/lateen/v1`.
 
-    /api/v1[/namespaces/NS]/PLURAL[/NAME[/status | /findings/ORIGIN]]      GET POST PUT PATCH DELETE
-    /apis/GROUP/VERSION/...                                                the same
-    /lateen/v1/apply, /lateen/v1/delete                                    POST whole files
-    /lateen/v1/history?ref=KIND.GROUP/NS/NAME                              GET
-    /lateen/v1/revisions, /lateen/v1/at, /lateen/v1/diff, .../rollback     see `past`
-    /healthz, /readyz
+    /api/v1/..., /apis/GROUP/VERSION/...       objects, see `targets`; reading, writing
+    /api, /apis, /openapi/v2, /openapi/v3      what there is, see `discovery`
+    /lateen/v1/apply, /lateen/v1/delete        POST whole files
+    /lateen/v1/history?ref=KIND.GROUP/NS/NAME  GET
+    /lateen/v1/revisions, /at, /diff, /rollback  see `past`
+    /healthz, /livez, /readyz, /version
 
-Lists take `labelSelector` and `fieldSelector`; with `watch=1&resourceVersion=N` the answer is one JSON line per
-change. Every refusal is a Kubernetes Status object. It is served on a Unix socket that only the mesh's user can
-open, so it authenticates nobody and shows Secrets as they are.
+Who asks is settled before (`identified`): on the Unix socket it is the mesh's owner, on TCP whoever has a client
+certificate or a token. What he may do is decided here, for every request, by `rbac`. Every refusal is a Kubernetes
+Status object.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Final, TypeVar
+import datetime as dt
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 import structlog
 from starlette.applications import Starlette
-from starlette.requests import Request as HttpRequest
-from starlette.responses import Response, StreamingResponse
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lateen.api import kinds
-from lateen.api.kinds import Kind
-from lateen.api.struct import Json
-from lateen.apiserver import files, operations
+from lateen.apiserver import files
+from lateen.apiserver.access import Guard
+from lateen.apiserver.admission import Admission
+from lateen.apiserver.bodies import FILES_BYTES, body, decoded, document
+from lateen.apiserver.credentials import acting_as
+from lateen.apiserver.discovery import REVIEWS, Discovery
 from lateen.apiserver.errors import (
+    About,
     ApiError,
     BadRequestError,
-    ConflictError,
-    GoneError,
-    InvalidError,
+    ForbiddenError,
+    NoMethodError,
     NotFoundError,
-    TooLargeError,
+    UnauthorizedError,
     to_status,
 )
-from lateen.apiserver.merge import merge_patch
 from lateen.apiserver.past import past_routes
-from lateen.apiserver.rows import Change, Row
-from lateen.apiserver.selectors import Match, selector
-from lateen.apiserver.store import Store
-from lateen.lib.findings import Finding, Level
-from lateen.lib.ids import Ref, parse_ref
-from lateen.lib.yaml import Document
+from lateen.apiserver.rbac import Roles
+from lateen.apiserver.reading import Reader, truth
+from lateen.apiserver.resources import Resources
+from lateen.apiserver.reviews import Reviews
+from lateen.apiserver.shown import json_response
+from lateen.apiserver.store import Store, utc_now
+from lateen.apiserver.structural import structural
+from lateen.apiserver.targets import Attributes, Target, attributes, parse
+from lateen.apiserver.users import MASTERS, OWNER, Authenticator, User
+from lateen.apiserver.validation import Validator
+from lateen.apiserver.writing import Call, Editor
+from lateen.lib.ids import parse_ref
 
-T = TypeVar("T")
+Part = Callable[[Request], Awaitable[Response]]
+"""Answers requests on a part of objects that the store knows nothing of, such as a Pod's log. Path and user are
+settled: `request.path_params` has `namespace` and `name`."""
 
-_OBJECT_BYTES: Final = 4 * 1024 * 1024
-_FILES_BYTES: Final = 64 * 1024 * 1024
-_BOOKMARK_S: Final = 10.0
-_PATCH_TRIES: Final = 10
+_METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+_OPEN: Final = frozenset({"/healthz", "/livez", "/readyz", "/version"})
+"""Paths that tell nothing and that anybody may ask for."""
 
 _log = structlog.stdlib.get_logger("lateen.apiserver.http")
-
-
-class _Place(msgspec.Struct, frozen=True):
-    """What a path names."""
-
-    kind: Kind
-    namespace: str
-    name: str
-    part: str = ""
-    origin: str = ""
-
-    @property
-    def ref(self) -> Ref:
-        return Ref(self.kind.group, self.kind.kind, self.namespace, self.name)
 
 
 def application(
@@ -78,324 +73,279 @@ def application(
     check: files.Check,
     analyse: files.Analyse,
     ready: Callable[[], bool],
+    resources: Resources | None = None,
+    authenticate: Authenticator = lambda token: None,
+    parts: Mapping[tuple[str, str], Part] | None = None,
     routes: Sequence[BaseRoute] = (),
+    now: Callable[[], dt.datetime] = utc_now,
 ) -> Starlette:
-    """The API as an ASGI application. `check` and `analyse`: see `files`; `routes`: more, looked
-    at first."""
-    api = _Api(store, check, analyse, ready)
-    methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    """The API as an ASGI application, for `identified` to be put around.
+
+    `check` and `analyse`: see `files`; `parts`: by plural and part; `routes`: lateen's own, more of them.
+    """
+    if resources is None:
+        resources = Resources(store.rows())
+        store.subscribe(resources)
+    roles = Roles(store)
+    api = _Api(store, resources, roles, check, Reviews(roles, authenticate), parts or {}, now)
+    own = _Own(store, check, analyse, ready)
     return Starlette(
         routes=[
             *routes,
             *past_routes(store, check),
-            Route("/api/v1/{rest:path}", api.kubernetes, methods=methods),
-            Route("/apis/{group}/{version}/{rest:path}", api.kubernetes, methods=methods),
-            Route("/lateen/v1/apply", api.apply, methods=["POST"]),
-            Route("/lateen/v1/delete", api.delete, methods=["POST"]),
-            Route("/lateen/v1/history", api.history),
-            Route("/healthz", api.healthy),
-            Route("/readyz", api.ready),
+            Route("/api", api.core),
+            Route("/apis", api.groups),
+            Route("/apis/{group}", api.group),
+            Route("/apis/{group}/{version}", api.kinds),
+            Route("/api/{version}", api.kinds),
+            Route("/api/{version}/{rest:path}", api.objects, methods=_METHODS),
+            Route("/apis/{group}/{version}/{rest:path}", api.objects, methods=_METHODS),
+            Route("/openapi/v2", api.openapi_v2),
+            Route("/openapi/v3", api.openapi_index),
+            Route("/openapi/v3/api/{version}", api.openapi),
+            Route("/openapi/v3/apis/{group}/{version}", api.openapi),
+            Route("/version", api.version),
+            Route("/lateen/v1/apply", own.apply, methods=["POST"]),
+            Route("/lateen/v1/delete", own.delete, methods=["POST"]),
+            Route("/lateen/v1/history", own.history),
+            Route("/healthz", own.healthy),
+            Route("/livez", own.healthy),
+            Route("/readyz", own.ready),
         ],
         exception_handlers={ApiError: _refusal, 404: _no_route, 405: _no_method, Exception: _bug},
     )
 
 
+Identify = Callable[[HTTPConnection], User | None]
+"""Who asks; None for nobody in particular."""
+
+
+def owner(_: HTTPConnection) -> User:
+    """Whoever came by the Unix socket."""
+    return OWNER
+
+
+def identified(app: ASGIApp, identify: Identify) -> ASGIApp:
+    """The application for callers that `identify` knows; others get a 401."""
+
+    async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = HTTPConnection(scope)
+        path = scope["path"]
+        user: User | None = None
+        error: ApiError | None = None
+        try:
+            user = identify(connection)
+            if user is not None:
+                user = acting_as(connection, user)
+        except ApiError as refused:
+            error = refused
+        if error is None and user is None and path not in _OPEN:
+            error = UnauthorizedError("Unauthorized", remedy="send a client certificate or a bearer token")
+        elif user is not None and path.startswith("/lateen/") and MASTERS not in user.groups:
+            error = ForbiddenError(f'User "{user.name}" cannot use {path}', remedy="ask the owner of the mesh")
+        scope["state"] = {**scope.get("state", {}), "user": user}
+        if error is None:
+            await app(scope, receive, send)
+        else:
+            await json_response(to_status(error), error.CODE)(scope, receive, send)
+
+    return asgi
+
+
 class _Api:
+    """Kubernetes' part."""
+
+    def __init__(
+        self,
+        store: Store,
+        resources: Resources,
+        roles: Roles,
+        check: files.Check,
+        reviews: Reviews,
+        parts: Mapping[tuple[str, str], Part],
+        now: Callable[[], dt.datetime],
+    ) -> None:
+        self._resources = resources
+        self._roles = roles
+        self._discovery = Discovery(resources)
+        self._reader = Reader(store, now)
+        self._reviews = reviews
+        self._parts = parts
+        validate = Validator(check, structural)
+        guard = Guard(roles, resources)
+        self._editor = Editor(store, self._reader, resources, validate, Admission(store), guard, now)
+
+    # -- what there is ---------------------------------------------------------------------------------
+
+    async def version(self, request: Request) -> Response:
+        return self._discovery.version()
+
+    async def core(self, request: Request) -> Response:
+        self._allow_path(request)
+        return self._discovery.core(request)
+
+    async def groups(self, request: Request) -> Response:
+        self._allow_path(request)
+        return self._discovery.groups(request)
+
+    async def group(self, request: Request) -> Response:
+        self._allow_path(request)
+        return self._discovery.group(request.path_params["group"])
+
+    async def kinds(self, request: Request) -> Response:
+        self._allow_path(request)
+        return self._discovery.kinds(*_group_version(request))
+
+    async def openapi_v2(self, request: Request) -> Response:
+        self._allow_path(request)
+        return self._discovery.openapi_v2(request)
+
+    async def openapi_index(self, request: Request) -> Response:
+        self._allow_path(request)
+        return self._discovery.openapi_index()
+
+    async def openapi(self, request: Request) -> Response:
+        self._allow_path(request)
+        return self._discovery.openapi(*_group_version(request))
+
+    # -- objects ---------------------------------------------------------------------------------------
+
+    async def objects(self, request: Request) -> Response:
+        group, version = _group_version(request)
+        review = self._review(request, group, version)
+        if review is not None:
+            return await self._answer(request, *review)
+        watch = truth(request.query_params.get("watch", ""))
+        target = parse(self._resources, request.method, group, version, request.path_params["rest"], watch=watch)
+        self._allow(request, attributes(target))
+        try:
+            return await self._serve(request, target)
+        except ApiError as error:
+            error.about = About(group, target.resource.plural, target.name)
+            raise
+
+    async def _serve(self, request: Request, target: Target) -> Response:
+        part = self._parts.get((target.resource.plural, target.part))
+        if part is not None and target.resource.group == "":
+            request.scope["path_params"] = {"namespace": target.namespace, "name": target.name}
+            return await part(request)
+        call = Call(request, target, _user(request))
+        match target.verb, target.part:
+            case "get", ("" | "status"):
+                return self._reader.get(request, target)
+            case "get", "scale":
+                return self._editor.scale(target)
+            case "list", "":
+                return self._reader.list(request, target)
+            case "watch", "":
+                return await self._reader.watch(request, target)
+            case "create", "":
+                return await self._editor.create(call)
+            case "update", ("" | "status"):
+                return await self._editor.replace(call)
+            case "patch", ("" | "status"):
+                return await self._editor.patch(call)
+            case (("update" | "patch"), "scale"):
+                return await self._editor.rescale(call)
+            case "update", "findings":
+                return await self._editor.set_findings(call)
+            case "delete", "":
+                return await self._editor.delete(call)
+            case "deletecollection", "":
+                return await self._editor.delete_all(call)
+            case _:
+                raise NotFoundError("the server could not find the requested resource", remedy="see /apis")
+
+    def _review(self, request: Request, group: str, version: str) -> tuple[str, str, str] | None:
+        """Kind, plural and namespace of a question about access."""
+        steps = [each for each in request.path_params["rest"].split("/") if each]
+        namespace = steps[1] if len(steps) == 3 and steps[0] == "namespaces" else ""
+        plural = steps[-1] if steps else ""
+        for name, kind, namespaced in REVIEWS.get((group, version), ()):
+            if name == plural and namespaced == bool(namespace) and len(steps) == (3 if namespaced else 1):
+                return kind, plural, namespace
+        return None
+
+    async def _answer(self, request: Request, kind: str, plural: str, namespace: str) -> Response:
+        if request.method != "POST":
+            raise NoMethodError(f"{request.method} is not possible here", remedy="POST a question")
+        group, _ = _group_version(request)
+        self._allow(request, Attributes("create", group, plural, "", namespace))
+        asked = await document(request)
+        return json_response(self._reviews.answer(kind, asked, _user(request), namespace), 201)
+
+    # -- access ----------------------------------------------------------------------------------------
+
+    def _allow_path(self, request: Request) -> None:
+        self._allow(request, Attributes("get", path=request.url.path))
+
+    def _allow(self, request: Request, wanted: Attributes) -> None:
+        why_not = self._roles(_user(request), wanted)
+        if why_not is not None:
+            what = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource
+            name = f' "{wanted.name}"' if wanted.name else ""
+            about = f"{what}{name} is forbidden: " if what else "forbidden: "
+            error = ForbiddenError(about + why_not, remedy="kubectl auth can-i --list shows what is allowed")
+            error.about = About(wanted.group, wanted.resource, wanted.name)
+            raise error
+
+
+class _Own:
+    """lateen's part."""
+
     def __init__(self, store: Store, check: files.Check, analyse: files.Analyse, is_ready: Callable[[], bool]) -> None:
         self._store = store
         self._check = check
         self._analyse = analyse
         self._is_ready = is_ready
 
-    async def kubernetes(self, request: HttpRequest) -> Response:
-        place = _place(request)
-        match request.method, bool(place.name), place.part:
-            case (("GET" | "HEAD"), False, _):
-                return await self._list(request, place)
-            case (("GET" | "HEAD"), True, _):
-                return _json(self._existing(place.ref).document())
-            case "POST", False, _:
-                return await self._create(request, place)
-            case "PUT", True, "findings":
-                found = _decoded(await _body(request, _OBJECT_BYTES), tuple[Finding, ...])
-                return await self._write(operations.SetFindings(place.ref, place.origin, found), request)
-            case "PUT", True, "status":
-                return await self._write(operations.PutStatus(await self._named(request, place)), request)
-            case "PUT", True, "":
-                document = await self._named(request, place)
-                self._admit(document)
-                return await self._write(operations.Replace(document), request)
-            case "PATCH", True, ("" | "status"):
-                return await self._patch(request, place)
-            case "DELETE", True, "":
-                return await self._delete_one(request, place)
-            case _:
-                raise BadRequestError(f"{request.method} is not possible here", remedy="see the API's paths")
-
-    # -- one object ------------------------------------------------------------------------------------
-
-    def _existing(self, ref: Ref) -> Row:
-        row = self._store.get(ref)
-        if row is None:
-            raise NotFoundError(f"{ref.short} does not exist")
-        return row
-
-    def _admit(self, document: Json) -> None:
-        errors = [each for each in self._check(Document(document, "")) if each.level is Level.ERROR]
-        if errors:
-            name = _metadata(document).get("name", "")
-            said = "; ".join(f"{each.path}: {each.message}" if each.path else each.message for each in errors)
-            raise InvalidError(f"{document.get('kind')} {name}: {said}", remedy=errors[0].remedy, causes=errors)
-
-    async def _write(self, operation: operations.Operation, request: HttpRequest) -> Response:
-        rows = await self._store.write(
-            [operation], author=request.query_params.get("fieldManager", ""), dry_run="dryRun" in request.query_params
-        )
-        row = rows[0]
-        return _json(_SUCCESS if row is None else row.document())
-
-    async def _create(self, request: HttpRequest, place: _Place) -> Response:
-        document = _located(await _object(request), place)
-        self._admit(document)
-        answer = await self._write(operations.Create(document), request)
-        answer.status_code = 201
-        return answer
-
-    async def _named(self, request: HttpRequest, place: _Place) -> Json:
-        document = _located(await _object(request), place)
-        if document["metadata"].get("name") != place.name:
-            raise BadRequestError(f"the document is not named {place.name}", remedy="use one name in path and document")
-        return document
-
-    async def _patch(self, request: HttpRequest, place: _Place) -> Response:
-        content = request.headers.get("content-type", "").partition(";")[0]
-        if content not in ("application/merge-patch+json", "application/json"):
-            raise BadRequestError(
-                f"patches of type {content} are not taken", remedy="send application/merge-patch+json"
-            )
-        patch = await _object(request)
-        pinned = _metadata(patch).get("resourceVersion", "")
-        for _ in range(_PATCH_TRIES):
-            row = self._existing(place.ref)
-            current = row.decode()
-            document = merge_patch(current, patch)
-            document["metadata"]["resourceVersion"] = pinned or current["metadata"]["resourceVersion"]
-            try:
-                if place.part == "status":
-                    return await self._write(operations.PutStatus(document), request)
-                self._admit(document)
-                if document["metadata"].get("name") != place.name:
-                    raise BadRequestError("a patch cannot rename an object", remedy="make a new one")
-                return await self._write(operations.Replace(document), request)
-            except ConflictError:
-                if pinned:
-                    raise
-        raise ConflictError(f"{place.ref.short} changes too fast to be patched", remedy="try again")
-
-    async def _delete_one(self, request: HttpRequest, place: _Place) -> Response:
-        body = await _body(request, _OBJECT_BYTES)
-        options = _decoded(body, dict[str, Any]) if body else {}
-        conditions: Json = options.get("preconditions") or {}
-        grace = options.get("gracePeriodSeconds", request.query_params.get("gracePeriodSeconds"))
-        operation = operations.Delete(
-            place.ref,
-            None if grace is None else _number("gracePeriodSeconds", grace),
-            uid=conditions.get("uid", ""),
-            revision=_number("resourceVersion", conditions.get("resourceVersion", 0)),
-        )
-        return await self._write(operation, request)
-
-    # -- many objects ----------------------------------------------------------------------------------
-
-    async def _list(self, request: HttpRequest, place: _Place) -> Response:
-        query = request.query_params
-        match = selector(query.get("labelSelector", ""), query.get("fieldSelector", ""))
-        if query.get("watch", "0").lower() in ("1", "true"):
-            since = query.get("resourceVersion", "")
-            start = _number("resourceVersion", since) if since not in ("", "0") else None
-            lines = self._watch(place, match, start)
-            first = await anext(lines)  # a revision that is too old is refused before the answer begins
-            return StreamingResponse(_after(first, lines), media_type="application/json")
-        rows = self._store.list(_collection(place.kind), place.namespace)
-        items = b",".join(row.document() for row in rows if match(row))
-        head = {"apiVersion": place.kind.api_version, "kind": f"{place.kind.kind}List"}
-        head |= {"metadata": {"resourceVersion": str(self._store.revision)}}
-        return _json(msgspec.json.encode(head)[:-1] + b',"items":[' + items + b"]}")
-
-    async def _watch(self, place: _Place, match: Match, since: int | None) -> AsyncGenerator[bytes]:
-        """Lines; the first one is empty and says that the watch has begun."""
-        collection = _collection(place.kind)
-        start = self._store.revision if since is None else since
-        now = self._store.list(collection, place.namespace) if since is None else []
-        changes = self._store.changes(collection, start)
-        if not self._store.keeps(start):
-            await anext(changes)  # raises
-        yield b""
-        yield b"".join(_line(b"ADDED", row.document()) for row in now if match(row))
-        told = time.monotonic()
-        try:
-            async for each in changes:
-                lines = b"".join(_event(change, place.namespace, match) for change in each)
-                if not lines and time.monotonic() - told > _BOOKMARK_S:
-                    lines = _bookmark(place.kind, self._store.revision)
-                if lines:
-                    told = time.monotonic()
-                    yield lines
-        except GoneError as error:  # the reader was too slow
-            yield _line(b"ERROR", msgspec.json.encode(to_status(error)))
-
-    # -- lateen's own ----------------------------------------------------------------------------------
-
-    async def apply(self, request: HttpRequest) -> Response:
-        asked = _decoded(await _body(request, _FILES_BYTES), files.Request)
+    async def apply(self, request: Request) -> Response:
+        asked = decoded(await body(request, FILES_BYTES), files.Request)
         return _result(await files.apply(self._store, asked, self._check, self._analyse))
 
-    async def delete(self, request: HttpRequest) -> Response:
-        asked = _decoded(await _body(request, _FILES_BYTES), files.Request)
+    async def delete(self, request: Request) -> Response:
+        asked = decoded(await body(request, FILES_BYTES), files.Request)
         return _result(await files.delete(self._store, asked))
 
-    async def history(self, request: HttpRequest) -> Response:
+    async def history(self, request: Request) -> Response:
         try:
             ref = parse_ref(request.query_params.get("ref", ""))
         except ValueError as error:
             raise BadRequestError(str(error), remedy="write ref=KIND.GROUP/NAMESPACE/NAME") from None
-        return _json(msgspec.json.encode({"versions": await self._store.history(ref)}))
+        return json_response({"versions": await self._store.history(ref)})
 
-    async def healthy(self, _: HttpRequest) -> Response:
-        return Response("ok\n")
+    async def healthy(self, _: Request) -> Response:
+        return Response("ok")
 
-    async def ready(self, _: HttpRequest) -> Response:
-        return Response("ok\n") if self._is_ready() else Response("loading\n", status_code=503)
-
-
-_SUCCESS: Final = b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success"}'
+    async def ready(self, _: Request) -> Response:
+        return Response("ok") if self._is_ready() else Response("loading", status_code=503)
 
 
-def _place(request: HttpRequest) -> _Place:
-    group = request.path_params.get("group", "")
-    version = request.path_params.get("version", "v1")
-    parts = request.path_params["rest"].split("/")
-    namespace = ""
-    if parts[0] == "namespaces" and len(parts) > 2 and parts[2] not in ("status", "findings"):
-        namespace, parts = parts[1], parts[2:]
-    kind = kinds.by_plural(group, version, parts[0])
-    if kind is None or len(parts) > 4:
-        raise NotFoundError(f"there is no {request.url.path}", remedy="check group, version and the plural of the kind")
-    name, part, origin, *_ = [*parts[1:], "", "", ""]
-    if part not in ("", "status", "findings") or (part == "findings") != bool(origin):
-        raise NotFoundError(f"there is no {request.url.path}", remedy="parts of an object are status, findings/ORIGIN")
-    if kind.namespaced and name and not namespace:
-        raise NotFoundError(f"{kind.kind} lives in a namespace", remedy="use /namespaces/NAMESPACE/...")
-    if not kind.namespaced and namespace:
-        raise NotFoundError(f"{kind.kind} lives in no namespace", remedy="leave /namespaces/NAMESPACE out")
-    return _Place(kind, namespace, name, part, origin)
+def _user(request: Request) -> User:
+    return request.scope["state"]["user"]
 
 
-def _located(document: Json, place: _Place) -> Json:
-    """The document with the namespace of the path; BadRequestError when it says something else."""
-    given = kinds.by_api(str(document.get("apiVersion", "")), str(document.get("kind", "")))
-    if given is not place.kind:
-        raise BadRequestError(
-            f"the document is a {document.get('kind')} of {document.get('apiVersion')}, not a {place.kind.kind}"
-        )
-    metadata: Json = document.get("metadata") or {}
-    there = metadata.get("namespace", place.namespace)
-    if there != place.namespace:
-        raise BadRequestError(f"the document is in namespace {there}, the path in {place.namespace}")
-    if place.kind.namespaced:
-        metadata = {**metadata, "namespace": place.namespace}
-    return {**document, "metadata": metadata}
-
-
-def _metadata(document: Json) -> Json:
-    return document.get("metadata") or {}
-
-
-def _collection(kind: Kind) -> tuple[str, str]:
-    return (kind.group, kind.kind)
-
-
-def _event(change: Change, namespace: str, match: Match) -> bytes:
-    if namespace and change.row.ref.namespace != namespace:
-        return b""
-    before = change.before if change.before is not None and match(change.before) else None
-    after = change.after if change.after is not None and match(change.after) else None
-    if after is not None:
-        return _line(b"ADDED" if before is None else b"MODIFIED", after.document())
-    if before is None:
-        return b""
-    last = msgspec.structs.replace(change.after or before, revision=change.revision)
-    return _line(b"DELETED", last.document())
-
-
-def _line(kind: bytes, document: bytes) -> bytes:
-    return b'{"type":"' + kind + b'","object":' + document + b"}\n"
-
-
-def _bookmark(kind: Kind, revision: int) -> bytes:
-    document = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"resourceVersion": str(revision)}}
-    return _line(b"BOOKMARK", msgspec.json.encode(document))
-
-
-async def _after(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    try:
-        yield first
-        async for each in rest:
-            yield each
-    finally:
-        await rest.aclose()
-
-
-async def _body(request: HttpRequest, limit_bytes: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit_bytes:
-            raise TooLargeError(f"the request is larger than {limit_bytes} bytes", remedy="send less at once")
-        parts.append(part)
-    return b"".join(parts)
-
-
-async def _object(request: HttpRequest) -> Json:
-    return _decoded(await _body(request, _OBJECT_BYTES), dict[str, Any])
-
-
-def _decoded(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequestError(f"the request cannot be read: {error}", remedy="send JSON of that form") from None
-
-
-def _number(name: str, text: Any) -> int:
-    try:
-        return int(text)
-    except (ValueError, TypeError):
-        raise BadRequestError(f"{name} {text!r} is not a number") from None
-
-
-def _json(body: bytes, status: int = 200) -> Response:
-    return Response(body, status, media_type="application/json")
+def _group_version(request: Request) -> tuple[str, str]:
+    return request.path_params.get("group", ""), request.path_params["version"]
 
 
 def _result(result: Any) -> Response:
-    return _json(msgspec.json.encode(result), 200 if result.applied else 422)
+    return json_response(msgspec.json.encode(result), 200 if result.applied else 422)
 
 
-async def _refusal(_: HttpRequest, error: Exception) -> Response:
+async def _refusal(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return _json(msgspec.json.encode(to_status(error)), error.CODE)
+    return json_response(to_status(error), error.CODE)
 
 
-async def _no_route(request: HttpRequest, _: Exception) -> Response:
-    return await _refusal(request, NotFoundError(f"there is no {request.url.path}"))
+async def _no_route(request: Request, _: Exception) -> Response:
+    return await _refusal(request, NotFoundError("the server could not find the requested resource"))
 
 
-async def _no_method(request: HttpRequest, _: Exception) -> Response:
-    return await _refusal(request, BadRequestError(f"{request.method} is not possible on {request.url.path}"))
+async def _no_method(request: Request, _: Exception) -> Response:
+    return await _refusal(request, NoMethodError(f"{request.method} is not possible on {request.url.path}"))
 
 
-async def _bug(request: HttpRequest, error: Exception) -> Response:
+async def _bug(request: Request, error: Exception) -> Response:
     _log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
     return await _refusal(request, ApiError(f"lateen failed: {error!r}", remedy="this is a bug; the log has more"))

@@ -27,7 +27,8 @@ class Held(msgspec.Struct, frozen=True):
 
 class Row(msgspec.Struct, frozen=True):
     """One object at one revision. `applied` is what the last `apply` asked for, `source` where it was written
-    (`{"file", "lines": {path: [line, column]}}`), `findings` a JSON list for each origin."""
+    (`{"file", "lines": {path: [line, column]}}`), `findings` a JSON list for each origin, `managed` the JSON list of
+    `metadata.managedFields`. `labels`, `owners` (uids) and `deleting` are read off the metadata."""
 
     ref: Ref
     api_version: str
@@ -41,12 +42,15 @@ class Row(msgspec.Struct, frozen=True):
     source: bytes = b""
     findings: Mapping[str, bytes] = {}
     held: Held | None = None
+    managed: bytes = b""
     labels: Mapping[str, str] = {}
+    owners: tuple[str, ...] = ()
     deleting: bool = False
 
-    def document(self) -> bytes:
-        """The object as the API shows it: what was asked for, with findings inside its status."""
-        return _join(self, self.metadata, self.body, self._status_with_findings())
+    def document(self, api_version: str = "") -> bytes:
+        """The object as the API shows it, in that version (empty: the stored one): what was asked for, with findings
+        inside its status."""
+        return _join(self, self.metadata, self.body, self._status_with_findings(), api_version, self.managed)
 
     def accepted(self) -> bytes | None:
         """The object as queries see it, or None while no version of it is good."""
@@ -56,9 +60,9 @@ class Row(msgspec.Struct, frozen=True):
             return None
         return _join(self, self.held.metadata, self.held.body, self.status)
 
-    def decode(self) -> Json:
+    def decode(self, api_version: str = "") -> Json:
         """`document()` as a value."""
-        return msgspec.json.decode(self.document())
+        return msgspec.json.decode(self.document(api_version))
 
     def _status_with_findings(self) -> bytes:
         found = [part[1:-1] for part in self.findings.values() if part != b"[]"]
@@ -103,9 +107,30 @@ class Version(msgspec.Struct, frozen=True, rename="camel"):
         return {"apiVersion": self.api_version, "kind": self.ref.kind, "metadata": metadata, **body}
 
 
-def _join(row: Row, metadata: bytes, body: bytes, status: bytes) -> bytes:
+class Facts(msgspec.Struct, frozen=True):
+    """What rows keep of their metadata in the open."""
+
+    labels: Mapping[str, str]
+    owners: tuple[str, ...]
+    deleting: bool
+
+
+def facts_of(metadata: Json) -> Facts:
+    """The facts of some metadata."""
+    owners: list[Json] = metadata.get("ownerReferences") or []
+    return Facts(
+        metadata.get("labels") or {},
+        tuple(each.get("uid", "") for each in owners),
+        "deletionTimestamp" in metadata,
+    )
+
+
+def _join(row: Row, metadata: bytes, body: bytes, status: bytes, api_version: str = "", managed: bytes = b"") -> bytes:
     own = f'"resourceVersion":"{row.revision}","generation":{row.generation}'.encode()
-    head = b'{"apiVersion":' + _text(row.api_version) + b',"kind":' + _text(row.ref.kind) + b',"metadata":'
+    if managed:
+        own += b',"managedFields":' + managed
+    version = _text(api_version or row.api_version)
+    head = b'{"apiVersion":' + version + b',"kind":' + _text(row.ref.kind) + b',"metadata":'
     parts = [head, metadata[:-1], b"," if metadata != EMPTY else b"", own, b"}"]
     if body != EMPTY:
         parts += [b",", body[1:-1]]

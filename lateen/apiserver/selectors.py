@@ -1,14 +1,14 @@
 """Label and field selectors of list and watch, by Kubernetes' grammar.
 
 Labels: `a=b`, `a==b`, `a!=b`, `a in (b, c)`, `a notin (b)`, `a`, `!a`, joined by commas. Fields: equality on
-`metadata.name`, `metadata.namespace`, `spec.nodeName` and `status.phase`.
+`metadata.name`, `metadata.namespace` and what else each kind says.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -22,12 +22,15 @@ _REQUIREMENT: Final = re.compile(
     r"|(?P<key>[^\s=!,()]+)\s*(?:(?P<op>==|=|!=)\s*(?P<value>[^\s=!,()]*)"
     r"|\s(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?)\s*(?:,|$)"
 )
-_FIELDS: Final = ("metadata.name", "metadata.namespace", "spec.nodeName", "status.phase")
+_FIELDS: Final = ("metadata.name", "metadata.namespace")
 
 
-def selector(labels: str, fields: str) -> Match:
-    """True for rows that both selectors mean. BadRequestError when one cannot be read."""
-    requirements = [*_labels(labels), *_fields(fields)]
+def selector(labels: str, fields: str, selectable: Sequence[str] = ()) -> Match:
+    """True for rows that both selectors mean; `selectable` are the kind's own fields. BadRequestError when one cannot
+    be read."""
+    requirements = [*_labels(labels), *_fields(fields, selectable)]
+    if not requirements:
+        return _everything
     return lambda row: all(each(row) for each in requirements)
 
 
@@ -62,13 +65,18 @@ def _label(match: re.Match[str]) -> Match:
     return lambda row: row.labels.get(key) == value
 
 
-def _fields(text: str) -> list[Match]:
+def _everything(row: Row) -> bool:
+    return True
+
+
+def _fields(text: str, selectable: Sequence[str]) -> list[Match]:
     found: list[Match] = []
     for part in filter(None, (each.strip() for each in text.split(","))):
         key, operator, value = re.split(r"(!=|==|=)", part, maxsplit=1) if "=" in part else (part, "", "")
-        if not operator or key not in _FIELDS:
+        if not operator or key not in (*_FIELDS, *selectable):
             raise BadRequestError(
-                f"the field selector {part!r} is not understood", remedy=f"write FIELD=VALUE with {', '.join(_FIELDS)}"
+                f'"{part}" is not a known field selector: only {", ".join((*_FIELDS, *selectable))}',
+                remedy="write FIELD=VALUE",
             )
         found.append(_field(key, value, equal=operator != "!="))
     return found
@@ -80,15 +88,15 @@ def _field(key: str, value: str, *, equal: bool) -> Match:
             return lambda row: (row.ref.name == value) is equal
         case "metadata.namespace":
             return lambda row: (row.ref.namespace == value) is equal
-        case "spec.nodeName":
-            return lambda row: (_Spec.of(row.body).spec.get("nodeName", "") == value) is equal
         case _:
-            return lambda row: (msgspec.json.decode(row.status).get("phase", "") == value) is equal
+            first, *rest = key.split(".")
+            return lambda row: (_value(row, first, rest) == value) is equal
 
 
-class _Spec(msgspec.Struct):
-    spec: Mapping[str, object] = {}
-
-    @classmethod
-    def of(cls, body: bytes) -> _Spec:
-        return msgspec.json.decode(body, type=cls)
+def _value(row: Row, first: str, rest: Sequence[str]) -> str:
+    found: Any = msgspec.json.decode(row.status) if first == "status" else msgspec.json.decode(row.body).get(first)
+    for step in rest:
+        found = found.get(step) if isinstance(found, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if found is None:
+        return ""
+    return str(found).lower() if isinstance(found, bool) else str(found)  # pyright: ignore[reportUnknownArgumentType]

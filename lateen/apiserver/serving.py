@@ -11,11 +11,14 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 from collections.abc import Generator
 from pathlib import Path
 
+import msgspec
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lateen.lib.errors import LateenError
 
@@ -32,10 +35,32 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(application: ASGIApp, listener: socket.socket) -> None:
+class _Protocol(H11Protocol):
+    """HTTP/1.1 that tells the application whose certificate the other side has (`state["peer"]`)."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        self.app_state = {**self.app_state, "peer": tls.getpeercert() if tls is not None else None}
+
+
+class Tls(msgspec.Struct, frozen=True):
+    """Files (PEM) with which a listener speaks TLS; clients may show certificates of `client_ca`."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path
+
+
+async def serve(application: ASGIApp, listener: socket.socket, tls: Tls | None = None) -> None:
     """Serves until cancelled; then ends open answers and closes the listener."""
     config = uvicorn.Config(
         application,
+        http=_Protocol,
+        ssl_certfile=tls.certificate if tls is not None else None,
+        ssl_keyfile=tls.key if tls is not None else None,
+        ssl_ca_certs=str(tls.client_ca) if tls is not None else None,
+        ssl_cert_reqs=ssl.CERT_OPTIONAL,
         lifespan="off",
         log_config=None,
         log_level="critical",  # bugs are logged where they are answered

@@ -27,8 +27,10 @@ from typing import Final
 import msgspec
 
 from lateen.apiserver.database import Database
+from lateen.apiserver.deletion import ALWAYS_THERE
 from lateen.apiserver.errors import GoneError, StorageError
-from lateen.apiserver.operations import ALWAYS_THERE, Create, Operation
+from lateen.apiserver.operations import Create, Operation
+from lateen.apiserver.owners import Owners
 from lateen.apiserver.rows import Change, Row, Version
 from lateen.lib.ids import Ref
 
@@ -70,10 +72,10 @@ class Store:
         for row in self._writer.rows():
             self._view.setdefault(row.ref.collection, {})[row.ref] = row
         self.revision = self._writer.revision
-        self._ring: collections.deque[Change] = collections.deque(maxlen=_RING)
-        self._oldest = self.revision
+        self._first = self.revision
+        self._rings: dict[Collection, _Ring] = {}
         self._subscribers: list[Subscriber] = []
-        self._changed = asyncio.Event()
+        self._waiting: dict[tuple[Collection, str], set[asyncio.Future[None]]] = {}
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._write_jobs, name="store writer", daemon=True)
@@ -153,30 +155,44 @@ class Store:
         """From now on calls `subscriber` with the changes of every commit."""
         self._subscribers.append(subscriber)
 
-    def keeps(self, since: int) -> bool:
-        """True when everything after that revision is still known."""
-        return self._oldest <= since <= self.revision
+    def keeps(self, collection: Collection, since: int) -> bool:
+        """True when every change of that kind after that revision is still known."""
+        ring = self._rings.get(collection)
+        return (self._first if ring is None else ring.oldest) <= since <= self.revision
 
-    async def changes(self, collection: Collection, since: int) -> AsyncGenerator[list[Change]]:
-        """The changes of one kind after that revision, as they come; an empty list says that others went by.
+    async def changes(
+        self, collection: Collection, since: int, *, namespace: str = "", idle_s: float | None = None
+    ) -> AsyncGenerator[list[Change]]:
+        """The changes of one kind after that revision, as they come, in one namespace or in all.
 
+        With `idle_s`, an empty list after so long without a change: everything up to the store's revision was told.
         GoneError when so old a revision, or one that never was, cannot be followed: list again.
         """
         while True:
-            if not self.keeps(since):
+            if not self.keeps(collection, since):
                 raise GoneError(f"changes since revision {since} are not known here", remedy="list again")
-            if since < self.revision:
-                found: list[Change] = []
-                for change in reversed(self._ring):
-                    if change.revision <= since:
-                        break
-                    if change.row.ref.collection == collection:
-                        found.append(change)
-                since = self.revision
-                found.reverse()
+            ring = self._rings.get(collection)
+            found = [] if ring is None else ring.after(since, namespace)
+            since = self.revision
+            if found:
                 yield found
-            else:
-                await self._changed.wait()
+                continue
+            if not await self._wait((collection, namespace), idle_s):
+                since = self.revision
+                yield []
+
+    async def _wait(self, key: tuple[Collection, str], at_most_s: float | None) -> bool:
+        """Returns at the next change of that kind (in that namespace); False when there was none for so long."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        waiting = self._waiting.setdefault(key, set())
+        waiting.add(future)
+        try:
+            await asyncio.wait((future,), timeout=at_most_s)
+            return future.done()
+        finally:
+            waiting.discard(future)
+            if not waiting:
+                self._waiting.pop(key, None)
 
     # -- the writer's thread ---------------------------------------------------------------------------
 
@@ -208,9 +224,10 @@ class Store:
                 rows.pop(row.ref, None)
             else:
                 rows[row.ref] = change.after
-            if len(self._ring) == _RING:
-                self._oldest = self._ring[0].revision
-            self._ring.append(change)
+            ring = self._rings.get(row.ref.collection)
+            if ring is None:
+                ring = self._rings[row.ref.collection] = _Ring(self._first)
+            ring.append(change)
             self.revision = change.revision
         for subscriber in self._subscribers if changes else ():
             subscriber(changes)
@@ -221,9 +238,34 @@ class Store:
                 job.future.set_exception(answer)
             else:
                 job.future.set_result(answer)
-        if changes:
-            self._changed.set()
-            self._changed = asyncio.Event()
+        touched = {(row.ref.collection, space) for row in (c.row for c in changes) for space in ("", row.ref.namespace)}
+        for key in touched:
+            for future in self._waiting.pop(key, ()):
+                if not future.done():
+                    future.set_result(None)
+
+
+class _Ring:
+    """The latest changes of one kind; `oldest` is the revision after which all of them are known."""
+
+    def __init__(self, oldest: int) -> None:
+        self.oldest = oldest
+        self._changes: collections.deque[Change] = collections.deque(maxlen=_RING)
+
+    def append(self, change: Change) -> None:
+        if len(self._changes) == _RING:
+            self.oldest = self._changes[0].revision
+        self._changes.append(change)
+
+    def after(self, since: int, namespace: str) -> list[Change]:
+        found: list[Change] = []
+        for change in reversed(self._changes):
+            if change.revision <= since:
+                break
+            if not namespace or change.row.ref.namespace == namespace:
+                found.append(change)
+        found.reverse()
+        return found
 
 
 _Answer = list[Row | None] | list[Version] | Exception
@@ -235,6 +277,9 @@ class _Writer:
     def __init__(self, database: Database, rows: dict[Ref, Row], now: Callable[[], dt.datetime]) -> None:
         self._database = database
         self._rows = rows
+        self._owners = Owners()
+        for row in rows.values():
+            self._owners.add(row)
         self._now = now
         self.revision = database.revision()
         self._unpruned = _PRUNE_EVERY
@@ -290,6 +335,7 @@ class _Writer:
 
     def _undo(self, changes: Sequence[Change], revision: int) -> None:
         for change in reversed(changes):
+            self._owners.change(change.after, change.before)
             if change.before is None:
                 self._rows.pop(change.row.ref, None)
             else:
@@ -313,12 +359,22 @@ class _Writer:
         before = self._rows.get(row.ref)
         after = msgspec.structs.replace(row, revision=self.revision)
         self._rows[row.ref] = after
+        self._owners.change(before, after)
         self._changes.append(Change(self.revision, before, after))
         return after
 
     def remove(self, row: Row) -> None:
         self.revision += 1
-        self._changes.append(Change(self.revision, self._rows.pop(row.ref), None))
+        before = self._rows.pop(row.ref)
+        self._owners.change(before, None)
+        self._changes.append(Change(self.revision, before, None))
+
+    def owned_by(self, uid: str) -> list[Row]:
+        return [self._rows[ref] for ref in self._owners.dependents(uid)]
+
+    def with_uid(self, uid: str) -> Row | None:
+        ref = self._owners.ref(uid)
+        return self._rows[ref] if ref is not None else None
 
     def versions(self, ref: Ref) -> list[Version]:
         return self._database.versions(ref)

@@ -28,6 +28,7 @@ VERBS: Final = {
     "rollback": "Bring an object, or the mesh's configuration, back to a former revision",
     "delete": "Remove objects",
     "validate": "Check files without a mesh",
+    "kubeconfig": "The path of the kubeconfig with which kubectl reaches the mesh",
     "proxy-status": "Every proxy: in sync, behind, rejecting",
     "proxy-config": "What a proxy holds, from the live proxy",
     "ca": "The certificate authority: show, rotate, export, import",

@@ -12,9 +12,9 @@ import msgspec
 import structlog
 
 from lateen.api.struct import Json
-from lateen.apiserver.operations import Transaction
 from lateen.apiserver.rows import Row
 from lateen.apiserver.store import Store
+from lateen.apiserver.transactions import Transaction
 from lateen.lib.ids import Ref
 from lateen.model.services import unwritten_addresses
 from lateen.xds.pump import Pump

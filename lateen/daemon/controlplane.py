@@ -3,9 +3,10 @@
     python -m lateen.daemon.controlplane SETTINGS-FILE SUPERVISOR-PID
 
 Everything is loaded before anybody is served, so a proxy that connects first gets the whole picture. The sockets:
-`api.sock` (HTTP), `xds.sock` and 127.0.0.1:15012 (gRPC, client certificate required: xDS and renewals), `ca.sock`
-(gRPC, no client certificate: first certificates by token), 127.0.0.1:20001 (pages), and when asked: 15012 and 15013
-(as `ca.sock`) at an address for virtual machines; xDS without authentication for tools.
+`api.sock` (HTTP) and 127.0.0.1:6443 (the same with TLS and credentials), `xds.sock` and 127.0.0.1:15012 (gRPC, client
+certificate required: xDS and renewals), `ca.sock` (gRPC, no client certificate: first certificates by token),
+127.0.0.1:20001 (pages), and when asked: 15012 and 15013 (as `ca.sock`) at an address for virtual machines; xDS without
+authentication for tools.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ import grpc.aio
 import structlog
 
 from lateen.api.check import check
-from lateen.apiserver.http import application
 from lateen.apiserver.rows import Row
-from lateen.apiserver.serving import serve, tcp_listener, unix_listener
+from lateen.apiserver.serving import serve, tcp_listener
 from lateen.apiserver.store import Store
 from lateen.console.data import findings_of, mesh_routes
 from lateen.console.pages import Mesh, pages
@@ -35,6 +35,7 @@ from lateen.daemon.describing import describe_route
 from lateen.daemon.identities import Identities
 from lateen.daemon.inputs import Inputs, initial
 from lateen.daemon.jwt_keys import key_fetcher
+from lateen.daemon.kubernetes_api import KubernetesApi
 from lateen.daemon.machines import Machines
 from lateen.daemon.metrics import Metrics
 from lateen.daemon.process import main
@@ -122,13 +123,14 @@ class ControlPlane:
         self._metrics = Metrics(store, self._xds.proxies, lambda: self._xds.counters)
         mesh = Mesh(settings.name, store, self._xds.proxies, lambda: self._ready, self._metrics.text, layout)
         self._pages = pages(mesh)
-        self._api = application(
+        self._kubernetes = KubernetesApi(
+            settings,
             store,
             check=check,
             analyse=self._analyse,
             ready=lambda: self._ready,
+            parts={("serviceaccounts", "token"): token_route(store, tokens, self._identities).endpoint},
             routes=[
-                token_route(store, tokens, self._identities),
                 *ca_routes(self._authority),
                 bundle_route(
                     settings, store, tokens, lambda: self._authority.ca().trust_pem, domain, graph.pull(cluster_domain)
@@ -166,7 +168,7 @@ class ControlPlane:
             if settings.console_port:
                 listener = tcp_listener("127.0.0.1", settings.console_port)
                 parts.create_task(serve(self._pages, listener), name="pages")
-            parts.create_task(serve(self._api, unix_listener(layout.api_socket)), name="api")
+            parts.create_task(self._kubernetes.run(), name="api")
             self._ready = True
             _log.info("ready", objects=len(self._store.rows()), revision=self._store.revision)
             await asyncio.Event().wait()

@@ -7,7 +7,8 @@ from typing import Final
 import structlog
 
 from lateen.apiserver.errors import NotFoundError
-from lateen.apiserver.operations import Hold, SetFindings
+from lateen.apiserver.holding import Hold
+from lateen.apiserver.operations import SetFindings
 from lateen.apiserver.positions import placed
 from lateen.apiserver.store import Store
 from lateen.lib.findings import Finding, Level

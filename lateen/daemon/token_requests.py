@@ -42,7 +42,7 @@ def token_route(store: Store, tokens: TokenIssuer, identities: Identities) -> Ro
     """The route that makes tokens, each bound to one Pod that is there."""
 
     async def create(request: Request) -> Response:
-        namespace, account = request.path_params["namespace"], request.path_params["account"]
+        namespace, account = request.path_params["namespace"], request.path_params["name"]
         try:
             asked = msgspec.json.decode(await request.body(), type=_TokenRequest).spec
         except msgspec.DecodeError as error:
@@ -73,4 +73,4 @@ def token_route(store: Store, tokens: TokenIssuer, identities: Identities) -> Ro
         head = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
         return JSONResponse({**head, "status": status}, status_code=201)
 
-    return Route("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token", create, methods=["POST"])
+    return Route("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", create, methods=["POST"])

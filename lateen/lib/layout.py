@@ -25,6 +25,16 @@ class Layout(msgspec.Struct, frozen=True):
         return self.state / "ca"
 
     @property
+    def api(self) -> Path:
+        """Keys and certificates of the Kubernetes API."""
+        return self.state / "api"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """How clients of the Kubernetes API reach it as the owner of the mesh."""
+        return self.state / "kubeconfig"
+
+    @property
     def logs(self) -> Path:
         """Logs of the mesh's own processes; `pods/<namespace>_<name>/<container>.log` for Pods."""
         return self.state / "logs"

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from lateen.api import rules
 from lateen.api.core.selectors import IntOrString
 from lateen.api.problems import Problem, at
-from lateen.api.struct import Meta, NonEmpty, NonNegativeInt32, Port, Struct, field
+from lateen.api.struct import Meta, NonEmpty, NonNegativeInt32, Port, Struct, field, list_map
 from lateen.lib.names import is_label, is_port_name
 from lateen.lib.quantities import Quantity
 
@@ -204,7 +204,7 @@ class ResourceClaim(Struct, frozen=True):
 class ResourceRequirements(Struct, frozen=True):
     """What a container is promised and what it may use at most."""
 
-    claims: tuple[ResourceClaim, ...] = ()
+    claims: Annotated[tuple[ResourceClaim, ...], list_map("name")] = ()
     limits: Mapping[str, Quantity] = {}
     requests: Mapping[str, Quantity] = {}
 
@@ -317,13 +317,13 @@ class Container(Struct, frozen=True):
     name: NonEmpty
     args: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
-    env: tuple[EnvVar, ...] = ()
+    env: Annotated[tuple[EnvVar, ...], list_map("name")] = ()
     env_from: tuple[EnvFromSource, ...] = ()
     image: str | None = None
     image_pull_policy: Literal["Always", "Never", "IfNotPresent"] | None = None
     lifecycle: Lifecycle | None = None
     liveness_probe: Probe | None = None
-    ports: tuple[ContainerPort, ...] = ()
+    ports: Annotated[tuple[ContainerPort, ...], list_map("containerPort", "protocol")] = ()
     readiness_probe: Probe | None = None
     resize_policy: tuple[ContainerResizePolicy, ...] = ()
     resources: ResourceRequirements | None = None
@@ -337,8 +337,8 @@ class Container(Struct, frozen=True):
     termination_message_path: str | None = None
     termination_message_policy: Literal["File", "FallbackToLogsOnError"] | None = None
     tty: bool | None = None
-    volume_devices: tuple[VolumeDevice, ...] = ()
-    volume_mounts: tuple[VolumeMount, ...] = ()
+    volume_devices: Annotated[tuple[VolumeDevice, ...], list_map("devicePath")] = ()
+    volume_mounts: Annotated[tuple[VolumeMount, ...], list_map("mountPath")] = ()
     working_dir: str | None = None
 
     def problems(self) -> Iterator[Problem]:

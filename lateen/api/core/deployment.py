@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 
 from lateen.api.core.pod import PodTemplateSpec
 from lateen.api.core.selectors import IntOrString, LabelSelector
-from lateen.api.problems import Problem, at
+from lateen.api.core.templates import template_problems
+from lateen.api.problems import Problem
 from lateen.api.struct import NonNegativeInt32, Object, Struct
 
 
@@ -46,18 +47,7 @@ class DeploymentSpec(Struct, frozen=True):
     strategy: DeploymentStrategy | None = None
 
     def problems(self) -> Iterator[Problem]:
-        labels = self.template.metadata.labels
-        if self.selector.is_empty:
-            yield Problem("selector", "the selector is empty", "set matchLabels to labels of the template")
-        for key, value in self.selector.match_labels.items():
-            if labels.get(key) != value:
-                place = at("selector", "matchLabels", key)
-                yield Problem(
-                    place, f"the template has no label {key}: {value}", "write the same labels in both places"
-                )
-        if self.template.spec.restart_policy not in (None, "Always"):
-            place = at("template", "spec", "restartPolicy")
-            yield Problem(place, "a Deployment always restarts its containers", "leave it out, or use a Job")
+        yield from template_problems("Deployment", self.selector, self.template)
 
 
 class Deployment(Object, frozen=True):

@@ -17,7 +17,7 @@ from lateen.api.core.container import (
 from lateen.api.core.selectors import LabelSelector, LocalObjectReference
 from lateen.api.core.volume import Volume
 from lateen.api.problems import Problem, at
-from lateen.api.struct import Meta, Object, ObjectMeta, Struct, field
+from lateen.api.struct import Meta, Object, ObjectMeta, Struct, field, list_map
 from lateen.lib.quantities import Quantity
 
 
@@ -120,23 +120,23 @@ class PodResourceClaim(Struct, frozen=True):
 class PodSpec(Struct, frozen=True):
     """What runs and where. How a cluster would place it (`affinity`) is kept as plain JSON."""
 
-    containers: Annotated[tuple[Container, ...], Meta(min_length=1)]
+    containers: Annotated[tuple[Container, ...], list_map("name", min_length=1)]
     active_deadline_seconds: int | None = None
     affinity: Mapping[str, Any] | None = None
     automount_service_account_token: bool | None = None
     dns_config: PodDNSConfig | None = None
     dns_policy: Literal["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"] | None = None
     enable_service_links: bool | None = None
-    ephemeral_containers: tuple[Container, ...] = ()
-    host_aliases: tuple[HostAlias, ...] = ()
+    ephemeral_containers: Annotated[tuple[Container, ...], list_map("name")] = ()
+    host_aliases: Annotated[tuple[HostAlias, ...], list_map("ip")] = ()
     host_ipc: bool | None = field(default=None, name="hostIPC")
     host_network: bool | None = None
     host_pid: bool | None = field(default=None, name="hostPID")
     host_users: bool | None = None
     hostname: str | None = None
     hostname_override: str | None = None
-    image_pull_secrets: tuple[LocalObjectReference, ...] = ()
-    init_containers: tuple[Container, ...] = ()
+    image_pull_secrets: Annotated[tuple[LocalObjectReference, ...], list_map("name")] = ()
+    init_containers: Annotated[tuple[Container, ...], list_map("name")] = ()
     node_name: str | None = None
     node_selector: Mapping[str, str] = {}
     os: PodOS | None = None
@@ -145,12 +145,12 @@ class PodSpec(Struct, frozen=True):
     priority: int | None = None
     priority_class_name: str | None = None
     readiness_gates: tuple[PodReadinessGate, ...] = ()
-    resource_claims: tuple[PodResourceClaim, ...] = ()
+    resource_claims: Annotated[tuple[PodResourceClaim, ...], list_map("name")] = ()
     resources: ResourceRequirements | None = None
     restart_policy: Literal["Always", "OnFailure", "Never"] | None = None
     runtime_class_name: str | None = None
     scheduler_name: str | None = None
-    scheduling_gates: tuple[PodSchedulingGate, ...] = ()
+    scheduling_gates: Annotated[tuple[PodSchedulingGate, ...], list_map("name")] = ()
     security_context: PodSecurityContext | None = None
     service_account: str | None = None
     service_account_name: str | None = None
@@ -159,8 +159,10 @@ class PodSpec(Struct, frozen=True):
     subdomain: str | None = None
     termination_grace_period_seconds: Annotated[int, Meta(ge=0)] | None = None
     tolerations: tuple[Toleration, ...] = ()
-    topology_spread_constraints: tuple[TopologySpreadConstraint, ...] = ()
-    volumes: tuple[Volume, ...] = ()
+    topology_spread_constraints: Annotated[
+        tuple[TopologySpreadConstraint, ...], list_map("topologyKey", "whenUnsatisfiable")
+    ] = ()
+    volumes: Annotated[tuple[Volume, ...], list_map("name")] = ()
 
     def problems(self) -> Iterator[Problem]:
         every = [("initContainers", each) for each in self.init_containers]
@@ -208,7 +210,7 @@ class PodCondition(Struct, frozen=True):
 class PodStatus(Struct, frozen=True):
     """The part of a Pod's status that translation reads."""
 
-    conditions: tuple[PodCondition, ...] = ()
+    conditions: Annotated[tuple[PodCondition, ...], list_map("type")] = ()
     host_ip: str | None = field(default=None, name="hostIP")
     message: str | None = None
     phase: Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"] | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from lateen.api import rules
 from lateen.api.core.selectors import IntOrString
 from lateen.api.problems import Problem, at
-from lateen.api.struct import Meta, Object, Port, Struct, field
+from lateen.api.struct import Meta, Object, Port, Struct, field, list_map
 from lateen.lib.names import is_address, is_label, is_port_name
 
 
@@ -61,7 +61,7 @@ class ServiceSpec(Struct, frozen=True):
     load_balancer_class: str | None = None
     load_balancer_ip: str | None = field(default=None, name="loadBalancerIP")
     load_balancer_source_ranges: tuple[str, ...] = ()
-    ports: tuple[ServicePort, ...] = ()
+    ports: Annotated[tuple[ServicePort, ...], list_map("port", "protocol")] = ()
     publish_not_ready_addresses: bool | None = None
     selector: Mapping[str, str] = {}
     session_affinity: Literal["None", "ClientIP"] | None = None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from lateen.api.core.selectors import LocalObjectReference, ObjectReference
-from lateen.api.struct import Object
+from lateen.api.struct import Object, list_map
 
 
 class ServiceAccount(Object, frozen=True):
@@ -16,4 +16,4 @@ class ServiceAccount(Object, frozen=True):
 
     automount_service_account_token: bool | None = None
     image_pull_secrets: tuple[LocalObjectReference, ...] = ()
-    secrets: tuple[ObjectReference, ...] = ()
+    secrets: Annotated[tuple[ObjectReference, ...], list_map("name")] = ()

@@ -55,7 +55,10 @@ def findings(kind: Kind, raw: Mapping[str, Any], ref: Ref) -> Iterator[Finding]:
             yield from _walk(node, value, (name,), tables.inner.get(name), ref, inherited=False)
 
 
-_CORE_GROUPS: Final = ("", "apps", "batch", "discovery.k8s.io")
+_CORE_GROUPS: Final = (
+    "", "admissionregistration.k8s.io", "apiextensions.k8s.io", "apps", "autoscaling", "batch", "coordination.k8s.io",
+    "discovery.k8s.io", "rbac.authorization.k8s.io",
+)  # fmt: skip
 _OBJECT_FIELDS: Final = frozenset({*Object.__struct_encode_fields__, "status"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -43,6 +44,7 @@ class Progress:
 @click.option("--gateway-port", type=int, help="The gateway's HTTP port on this machine; default 8080, 0: off.")
 @click.option("--https-port", type=int, help="The gateway's HTTPS port on this machine; default 8443, 0: off.")
 @click.option("--console-port", type=int, help="The control plane's pages; default 20001, 0: off.")
+@click.option("--api-port", type=int, help="The Kubernetes API, on loopback; default 6443, 0: off.")
 @click.option("--xds-port", type=int, help="xDS with TLS on loopback; default 15012, 0: off.")
 @click.option("--vm-host", help="The address of this machine where virtual machines join the mesh; default: none may.")
 @click.option("--plaintext-xds-port", type=int, help="xDS without authentication, on loopback, for tools; default off.")
@@ -67,6 +69,8 @@ def command(name: str | None, settings_file: Path | None, demo: bool | None, **f
         print(f"  https     https://localhost:{settings.https_port} (once a Gateway serves it)")
     if settings.console_port:
         print(f"  pages     http://localhost:{settings.console_port}")
+    if settings.api_port:
+        print(f"  kubectl   export KUBECONFIG={shlex.quote(str(settings.layout().kubeconfig))}")
     print(f"  state     {settings.state_dir}")
     print("\ntry:")
     lateen = _typed(settings.name)

@@ -16,7 +16,7 @@ import structlog
 from lateen.api.struct import Json
 from lateen.apiserver.errors import NotFoundError
 from lateen.lib.errors import LateenError
-from lateen.platform.controllers import account, deployment, endpoints, garbage, job, service
+from lateen.platform.controllers import account, deployment, endpoints, job, service
 from lateen.platform.controllers import documents as d
 from lateen.platform.controllers.actions import Action, Create, Delete, Outcome, Patch, Status
 from lateen.platform.controllers.cluster import Cluster, Queue
@@ -26,8 +26,6 @@ KINDS = (
 )  # fmt: skip
 """The kinds that controllers and the kubelet read."""
 
-OWNERS = ("Deployment", "Job", "Service")
-OWNED = ("Pod", "EndpointSlice")
 RETRY_FIRST_S, RETRY_LAST_S = 0.05, 10.0
 
 _log = structlog.stdlib.get_logger("lateen.controllers")
@@ -158,10 +156,6 @@ def controllers(api: Api, cluster: Cluster, vip_range: str, clock: Callable[[], 
     cluster.listen("Namespace", _to(accounts))
     cluster.listen("ServiceAccount", lambda _, after: None if after else _all(accounts, cluster, "Namespace"))
 
-    for kind in OWNED:
-        _listen_for_garbage(
-            cluster, kind, controller(f"garbage {kind}", lambda key, kind=kind: _garbage(cluster, kind, key))
-        )
     return made
 
 
@@ -213,24 +207,6 @@ def _listen_for_endpoints(cluster: Cluster, queue: Queue[d.Key]) -> None:
     cluster.listen("Service", _to(queue))
     cluster.listen("Pod", pod_changed)
     cluster.listen("EndpointSlice", slice_changed)
-
-
-def _garbage(cluster: Cluster, kind: str, key: d.Key) -> Outcome:
-    found = cluster.get(kind, key)
-    if found is None:
-        return Outcome()
-    owners = {owner: {d.key(each): d.uid(each) for each in cluster.all(owner)} for owner in OWNERS}
-    return garbage.reconcile(found, owners)
-
-
-def _listen_for_garbage(cluster: Cluster, kind: str, queue: Queue[d.Key]) -> None:
-    def owner_gone(before: Json | None, after: Json | None) -> None:
-        if after is None or (before is not None and d.uid(before) != d.uid(after)):
-            _all(queue, cluster, kind)
-
-    for owner in OWNERS:
-        cluster.listen(owner, owner_gone)
-    cluster.listen(kind, lambda _, after: queue.add(d.key(after)) if after and d.owner(after) else None)
 
 
 async def run(controllers: Iterable[Controller]) -> None:

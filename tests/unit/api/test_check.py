@@ -125,7 +125,7 @@ def test_structural_errors(http: str, expected: str) -> None:
         ("apiVersion: v1\nkind: Servce", 'no kind "Servce" in v1 | did you mean "Service"?'),
         ("apiVersion: v1\nkind: VirtualService", 'no kind "VirtualService" in v1 | VirtualService is in networking'),
         ("apiVersion: apps/v1beta1\nkind: Deployment", "Deployment has no version v1beta1 | use apps/v1"),
-        ("apiVersion: apps/v1\nkind: StatefulSet", "StatefulSet (apps/v1) is not supported yet"),
+        ("apiVersion: policy/v1\nkind: PodDisruptionBudget", "PodDisruptionBudget (policy/v1) is not supported yet"),
         ("apiVersion: x/v1\nkind: Thing", 'no kind "Thing" in x/v1'),
         ("apiVersion: 1\nkind: Pod", '"apiVersion" is missing | write apiVersion: v1'),
         ("apiVersion: v1\nkind: ConfigMap", "metadata"),

@@ -13,7 +13,7 @@ import pytest
 from lateen.api.check import check
 from lateen.apiserver.client import Client
 from lateen.apiserver.files import Analyse
-from lateen.apiserver.http import application
+from lateen.apiserver.http import application, identified, owner
 from lateen.apiserver.serving import serve, unix_listener
 from lateen.apiserver.store import Store
 from lateen.lib.findings import Finding
@@ -30,7 +30,7 @@ async def serving(store: Store, analyse: Analyse = nothing) -> AsyncIterator[Cli
     with tempfile.TemporaryDirectory(prefix="lateen-") as directory:  # short, for the socket's path
         socket = Path(directory) / "api.sock"
         app = application(store, check=check, analyse=analyse, ready=lambda: True)
-        task = asyncio.create_task(serve(app, unix_listener(socket)))
+        task = asyncio.create_task(serve(identified(app, owner), unix_listener(socket)))
         async with Client(socket) as client:
             yield client
         task.cancel()

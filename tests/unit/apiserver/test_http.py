@@ -16,11 +16,10 @@ from lateen.apiserver.errors import (
     ConflictError,
     ExistsError,
     GoneError,
-    InvalidError,
     NotFoundError,
     UnreachableError,
 )
-from lateen.apiserver.http import application
+from lateen.apiserver.http import application, identified, owner
 from lateen.apiserver.serving import serve, unix_listener
 from lateen.apiserver.store import Store
 from lateen.lib.findings import Finding, Level, Position
@@ -58,8 +57,8 @@ async def test_an_object_is_made_read_changed_and_deleted(client: Client) -> Non
     with pytest.raises(ConflictError):
         await client.replace(made | {"data": {"x": "3"}})
     assert changed["metadata"]["generation"] == 2
-    status = await client.replace_status(changed | {"status": {"seen": True}})
-    assert status["status"] == {"seen": True}
+    with pytest.raises(NotFoundError, match="configmaps have no status"):
+        await client.replace_status(changed)
     patched = await client.patch("ConfigMap", "a", "default", {"data": {"x": None, "y": "1"}})
     assert patched["data"] == {"y": "1"}
     with pytest.raises(ConflictError):
@@ -77,7 +76,7 @@ async def test_concurrent_patches_all_count(client: Client) -> None:
 
 
 async def test_what_is_wrong_has_its_own_answer(client: Client) -> None:
-    with pytest.raises(InvalidError, match="htpp") as refused:
+    with pytest.raises(BadRequestError, match="htpp") as refused:
         await client.create(
             {
                 "apiVersion": "networking.istio.io/v1",
@@ -179,7 +178,7 @@ async def test_following_survives_the_loss_of_the_control_plane(tmp_path: Path) 
     follower = asyncio.create_task(follow(client))  # nobody serves yet
 
     def start(store: Store) -> asyncio.Task[None]:
-        app = application(store, check=check, analyse=nothing, ready=lambda: True)
+        app = identified(application(store, check=check, analyse=nothing, ready=lambda: True), owner)
         return asyncio.create_task(serve(app, unix_listener(socket)))
 
     async def stop(server: asyncio.Task[None]) -> None:
@@ -310,11 +309,12 @@ async def test_what_the_mesh_says_has_the_place_in_the_file(store: Store) -> Non
 
 
 async def test_findings_are_shown_with_the_object_and_never_written_back(client: Client) -> None:
-    await client.create(config_map("a"))
-    found = [Finding(code="X1", level=Level.WARNING, message="hm", ref=ref("a"))]
-    await client.set_findings("cm", "a", "default", "node", found)
-    got = await client.get("cm", "a")
+    service = {"spec": {"clusterIP": "None"}, "metadata": {"name": "a", "namespace": "default"}}
+    await client.create({"apiVersion": "v1", "kind": "Service", **service})
+    found = [Finding(code="X1", level=Level.WARNING, message="hm", ref=ref("a", "Service"))]
+    await client.set_findings("svc", "a", "default", "node", found)
+    got = await client.get("svc", "a")
     assert [each["code"] for each in got["status"]["findings"]] == ["X1"]
     await client.replace_status(got)
-    await client.set_findings("cm", "a", "default", "node", [])
-    assert "status" not in await client.get("cm", "a")
+    await client.set_findings("svc", "a", "default", "node", [])
+    assert "status" not in await client.get("svc", "a")

@@ -11,8 +11,10 @@ import pytest
 
 from lateen.apiserver.client import Client
 from lateen.apiserver.database import Database
+from lateen.apiserver.deletion import Delete
 from lateen.apiserver.errors import ApiError, BadRequestError, ConflictError, InvalidError, NotFoundError
-from lateen.apiserver.operations import Apply, Delete, Hold, Restore, SetConditions
+from lateen.apiserver.holding import Hold
+from lateen.apiserver.operations import Apply, Restore, SetConditions
 from lateen.apiserver.store import Store
 from lateen.lib.ids import Ref
 from tests.unit.apiserver.api import client as client  # a fixture

@@ -14,17 +14,10 @@ import msgspec
 import pytest
 
 from lateen.apiserver.database import Database
+from lateen.apiserver.deletion import Delete
 from lateen.apiserver.errors import ConflictError, ExistsError, GoneError, InvalidError, NotFoundError, StorageError
-from lateen.apiserver.operations import (
-    Apply,
-    Create,
-    Delete,
-    Hold,
-    PutStatus,
-    Release,
-    Replace,
-    SetFindings,
-)
+from lateen.apiserver.holding import Hold, Release
+from lateen.apiserver.operations import Apply, Create, PutStatus, Replace, SetFindings
 from lateen.apiserver.rows import Change, Row
 from lateen.apiserver.store import Store
 from lateen.lib.findings import Finding, Level

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lateen.api.check import check
-from lateen.apiserver.http import application
+from lateen.apiserver.http import application, identified, owner
 from lateen.apiserver.serving import serve, unix_listener
 from lateen.apiserver.store import Store
 from lateen.cli.main import cli
@@ -33,7 +33,7 @@ async def _analyse(refs: Sequence[Ref]) -> Sequence[Finding]:
 def _serve(directory: Path, socket: Path, ready: threading.Event, stop: threading.Event) -> None:
     async def run() -> None:
         store = await Store.open(directory / "store.db")
-        app = application(store, check=check, analyse=_analyse, ready=lambda: True)
+        app = identified(application(store, check=check, analyse=_analyse, ready=lambda: True), owner)
         server = asyncio.create_task(serve(app, unix_listener(socket)))
         ready.set()
         await asyncio.to_thread(stop.wait)

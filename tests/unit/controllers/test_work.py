@@ -1,4 +1,4 @@
-"""Controllers at work on a small API: which changes reach which objects, staleness, failures, garbage."""
+"""Controllers at work on a small API: which changes reach which objects, staleness and failures."""
 
 from __future__ import annotations
 
@@ -158,27 +158,6 @@ async def test_actions_that_fail_are_repeated() -> None:
         api.store(deployment(1))
         await until(api, lambda: len(pods_of(api)) == 1)
         assert api.calls[:4] == ["create"] * 4
-
-
-async def test_what_a_deployment_owned_goes_with_it() -> None:
-    async with working() as (api, _):
-        api.store(web_service())
-        api.store(deployment(2))
-        await until(api, lambda: len(pods_of(api)) == 2 and len(api.of("EndpointSlice")) == 1)
-        api.drop("Deployment", ("shop", "web"))
-        api.drop("Service", ("shop", "web"))
-        await until(api, lambda: not pods_of(api) and not api.of("EndpointSlice"))
-
-
-async def test_pods_of_an_earlier_deployment_of_the_same_name_go() -> None:
-    async with working() as (api, _):
-        api.store(deployment(1))
-        await until(api, lambda: len(pods_of(api)) == 1)
-        old = d.name(pods_of(api)[0])
-        again = deployment(1)
-        again["metadata"]["uid"] = "u-again"
-        api.store(again)
-        await until(api, lambda: old not in {d.name(each) for each in pods_of(api)} and len(pods_of(api)) == 1)
 
 
 async def test_every_namespace_gets_and_keeps_a_default_account() -> None:

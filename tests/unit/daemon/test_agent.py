@@ -18,7 +18,7 @@ import pytest
 
 from lateen.api.check import check
 from lateen.apiserver.client import Client
-from lateen.apiserver.http import application
+from lateen.apiserver.http import application, identified, owner
 from lateen.apiserver.serving import serve, unix_listener
 from lateen.apiserver.store import Store
 from lateen.lib.layout import Layout
@@ -110,7 +110,7 @@ async def running(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
 async def api(layout: Layout) -> AsyncIterator[Client]:
     """A control plane that only has objects."""
     store = await Store.open(layout.store)
-    app = application(store, check=check, analyse=nothing, ready=lambda: True)
+    app = identified(application(store, check=check, analyse=nothing, ready=lambda: True), owner)
     async with running(lambda: serve(app, unix_listener(layout.api_socket))), Client(layout.api_socket) as client:
         yield client
     await store.close()

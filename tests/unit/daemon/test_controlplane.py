@@ -72,7 +72,7 @@ class ControlPlane:
 
     def __init__(self, directory: Path) -> None:
         flags = {"name": "t", "state_dir": str(directory / "s"), "run_dir": str(directory / "r")}
-        ports = {"console_port": free_port(), "xds_port": free_port()}
+        ports = {"console_port": free_port(), "api_port": free_port(), "xds_port": free_port()}
         self.settings = settings_module.load(None, {}, {**flags, **ports})
         self.layout = self.settings.layout()
         self.layout.state.mkdir()

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from lateen.api.core.config_map import ConfigMap
-from lateen.apiserver.operations import Apply, Create, Delete, PutStatus, Replace, SetFindings
+from lateen.apiserver.deletion import Delete
+from lateen.apiserver.operations import Apply, Create, PutStatus, Replace, SetFindings
 from lateen.apiserver.store import Store
 from lateen.daemon.inputs import Inputs
 from lateen.daemon.quarantine import StoreQuarantine

@@ -22,7 +22,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Delt
 from lateen.api import kinds
 from lateen.api.check import check
 from lateen.apiserver import files
-from lateen.apiserver.operations import Delete
+from lateen.apiserver.deletion import Delete
 from lateen.apiserver.results import ApplyResult
 from lateen.apiserver.store import Store
 from lateen.daemon.analysis import Analysis

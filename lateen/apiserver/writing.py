@@ -1,0 +1,486 @@
+"""Writing: create, replace, patch, server-side apply, delete, and the parts `status` and `scale`.
+
+A change is read, made, checked and written with the version that was read as its condition; when somebody was
+faster it is made again, unless the client named the version itself.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any, Final, cast, get_args
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lateen.api.struct import Json, map_at
+from lateen.apiserver import managed, patches
+from lateen.apiserver.access import Guard
+from lateen.apiserver.admission import Admission, Admitting
+from lateen.apiserver.bodies import OBJECT_BYTES, body, decoded, document, media_type, number
+from lateen.apiserver.deletion import Delete, Propagation
+from lateen.apiserver.errors import BadRequestError, ConflictError, InvalidError, MediaTypeError, NotFoundError
+from lateen.apiserver.managed import Entry, Writer
+from lateen.apiserver.merge import merge_patch
+from lateen.apiserver.operations import Create, Operation, PutStatus, Replace, SetFindings
+from lateen.apiserver.reading import Reader, not_found, selector_of
+from lateen.apiserver.resources import Resources, Scale, value_at
+from lateen.apiserver.rows import Row
+from lateen.apiserver.scale import scale_document, with_replicas
+from lateen.apiserver.shown import Shown, json_response
+from lateen.apiserver.store import Store
+from lateen.apiserver.targets import Target
+from lateen.apiserver.users import User
+from lateen.apiserver.validation import FieldValidation, Validator
+from lateen.lib.findings import Finding
+from lateen.lib.ids import Ref
+
+_TRIES: Final = 20
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
+_APPLY: Final = "application/apply-patch+yaml"
+_FIELD_VALIDATION: Final[tuple[str, ...]] = get_args(FieldValidation)
+_PROPAGATION: Final[tuple[str, ...]] = get_args(Propagation)
+
+Make = Callable[[Row | None], Json]
+"""The wanted document, from what is there."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One request that writes."""
+
+    request: Request
+    target: Target
+    user: User
+
+    @property
+    def dry_run(self) -> bool:
+        """True when nothing is to be kept. BadRequestError for a value other than `All`."""
+        said = self.request.query_params.get("dryRun")
+        if said not in (None, "", "All"):
+            raise BadRequestError(f"dryRun={said} is not possible", remedy="write dryRun=All")
+        return bool(said)
+
+    @property
+    def manager(self) -> str:
+        """Who the fields belong to: the field manager, else the program's name."""
+        given = self.request.query_params.get("fieldManager", "")
+        if len(given) > 128:
+            raise BadRequestError("fieldManager has more than 128 characters", remedy="choose a shorter name")
+        return given or self.request.headers.get("user-agent", "").partition("/")[0][:128] or "unknown"
+
+    @property
+    def unknown(self) -> FieldValidation:
+        """What becomes of unknown fields."""
+        said = self.request.query_params.get("fieldValidation") or "Warn"
+        if said not in _FIELD_VALIDATION:
+            raise BadRequestError(f"fieldValidation={said} is not possible", remedy="Strict, Warn or Ignore")
+        return cast("FieldValidation", said)
+
+
+class Editor:
+    """Carries out writes on one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        reader: Reader,
+        resources: Resources,
+        validate: Validator,
+        admission: Admission,
+        guard: Guard,
+        now: Callable[[], dt.datetime],
+    ) -> None:
+        self._store = store
+        self._reader = reader
+        self._resources = resources
+        self._validate = validate
+        self._admission = admission
+        self._guard = guard
+        self._now = now
+
+    # -- one object ------------------------------------------------------------------------------------
+
+    async def create(self, call: Call) -> Response:
+        """A new object."""
+        asked = _located(await document(call.request), call.target)
+        if map_at(asked, "metadata").get("resourceVersion"):
+            raise BadRequestError("resourceVersion should not be set on objects to be created")
+        row, warnings = await self._create(call, asked)
+        return self._answer(call, row, warnings, 201)
+
+    async def replace(self, call: Call) -> Response:
+        """The object, or its status, as a whole."""
+        asked = _named(await document(call.request), call.target)
+        pinned = map_at(asked, "metadata").get("resourceVersion", "")
+
+        def make(row: Row | None) -> Json:
+            return asked
+
+        return await self._change(call, make, pinned=bool(pinned))
+
+    async def patch(self, call: Call) -> Response:
+        """Changes of the object, or of its status."""
+        kind = media_type(call.request)
+        if kind == _APPLY:
+            return await self._apply(call)
+        content = await body(call.request, OBJECT_BYTES)
+        change = _patch(kind, content, call.target)
+        pinned = False
+
+        def make(row: Row | None) -> Json:
+            nonlocal pinned
+            assert row is not None
+            current = row.decode(call.target.api_version)
+            wanted = change(current)
+            given = map_at(wanted, "metadata").get("resourceVersion")
+            pinned = given is not None and given != current["metadata"]["resourceVersion"]
+            return _named(wanted, call.target)
+
+        return await self._change(call, make, pinned=lambda: pinned)
+
+    async def _change(self, call: Call, make: Make, *, pinned: bool | Callable[[], bool]) -> Response:
+        for _ in range(_TRIES):
+            row = self._reader.existing(call.target)
+            wanted = make(row)
+            fixed = pinned if isinstance(pinned, bool) else pinned()
+            try:
+                after, warnings = await self._update(call, row, wanted, pinned=fixed)
+            except ConflictError:
+                if fixed or self._store.get(row.ref) == row:
+                    raise
+                continue
+            return self._answer(call, after, warnings)
+        raise ConflictError(f"{call.target.ref.short} changes too fast", remedy="try again")
+
+    async def _apply(self, call: Call) -> Response:
+        if not call.request.query_params.get("fieldManager"):
+            raise BadRequestError("fieldManager is required for apply patch", remedy="set fieldManager")
+        force = call.request.query_params.get("force", "").lower() in ("1", "true")
+        config = _named(await document(call.request), call.target)
+        if map_at(config, "metadata").get("managedFields"):
+            raise BadRequestError("metadata.managedFields must be nil", remedy="leave it out of what is applied")
+        given = map_at(config, "metadata").get("resourceVersion")
+        by = self._writer(call)
+        schema = call.target.form.schema
+        for _ in range(_TRIES):
+            row = self._store.get(call.target.ref)
+            if row is None:
+                if call.target.part:
+                    raise NotFoundError(not_found(call.target))
+                wanted, entries = managed.applied((), {}, config, schema, by, force=force)
+                made, warnings = await self._create(call, wanted, entries=entries)
+                return self._answer(call, made, warnings, 201)
+            live = row.decode(call.target.api_version)
+            part = _part(live, call.target)
+            wanted, entries = managed.applied(_entries(row), part, _part(config, call.target), schema, by, force=force)
+            wanted["metadata"]["resourceVersion"] = given or str(row.revision)
+            if call.target.part == "status":
+                wanted = {**live, "status": map_at(wanted, "status")}
+            elif call.target.form.status:
+                wanted |= {"status": live["status"]} if "status" in live else {}
+            try:
+                after, warnings = await self._update(call, row, wanted, pinned=bool(given), entries=entries)
+            except ConflictError:
+                if given or self._store.get(row.ref) == row:
+                    raise
+                continue
+            return self._answer(call, after, warnings)
+        raise ConflictError(f"{call.target.ref.short} changes too fast", remedy="try again")
+
+    async def _create(
+        self, call: Call, asked: Json, entries: list[Entry] | None = None
+    ) -> tuple[Row | Json, list[str]]:
+        target = call.target
+        if target.form.status:
+            asked = {name: part for name, part in asked.items() if name != "status"}
+        asked = self._stored(asked, target)
+        asking = Admitting("CREATE", target, call.user, call.dry_run, asked, None, call.manager)
+        seen, warnings = await self._admitted(call, asking)
+        self._guard.check(call.user, seen, None)
+        if entries is None:
+            entries = managed.updated((), {}, seen, target.form.schema, self._writer(call))
+        rows = await self._write(call, Create(seen, _encoded(entries)))
+        row = rows[0]
+        assert row is not None
+        if row.owners and not call.dry_run:
+            await self._end_orphan(row)
+        return row, warnings
+
+    async def _update(
+        self, call: Call, row: Row, wanted: Json, *, pinned: bool, entries: list[Entry] | None = None
+    ) -> tuple[Row | Json, list[str]]:
+        target = call.target
+        before = row.decode(target.api_version)
+        given = map_at(wanted, "metadata")
+        wanted = self._stored(wanted, target)
+        if given.get("uid") and given["uid"] != before["metadata"]["uid"]:
+            raise ConflictError(f"{row.ref.short} is another object than that with uid {given['uid']}")
+        if target.part == "status":
+            wanted = {**before, "apiVersion": wanted["apiVersion"], "status": map_at(wanted, "status")}
+        elif target.form.status:
+            wanted = {name: part for name, part in wanted.items() if name != "status"}
+            wanted |= {"status": before["status"]} if "status" in before else {}
+        version = given.get("resourceVersion") if pinned else str(row.revision)
+        asking = Admitting("UPDATE", target, call.user, call.dry_run, wanted, before, call.manager)
+        seen, warnings = await self._admitted(call, asking)
+        self._guard.check(call.user, seen, before)
+        seen = {**seen, "metadata": {**seen["metadata"], "resourceVersion": version}}
+        if entries is None:
+            entries = managed.updated(
+                _given_entries(given, before, row),
+                _part(before, target),
+                _part(seen, target),
+                target.form.schema,
+                self._writer(call),
+            )
+        content = _encoded(entries)
+        if target.part == "status":
+            operation: Operation = PutStatus(seen, content)
+        else:
+            operation = Replace(seen, content, with_status=not target.form.status)
+        rows = await self._write(call, operation)
+        return rows[0] or seen, warnings
+
+    async def _admitted(self, call: Call, asking: Admitting) -> tuple[Json, list[str]]:
+        """The document after all webhooks and checks."""
+        changed, warnings = await self._admission.mutate(asking)
+        target = call.target
+        if target.part == "status" and target.resource.kind_of is not None:
+            seen = changed
+        else:
+            found = self._validate(target.resource, target.form, changed, asking.before, call.unknown)
+            seen = found.document
+            warnings += found.warnings
+        warnings += await self._admission.validate(msgspec.structs.replace(asking, document=seen))
+        return seen, warnings
+
+    async def _end_orphan(self, row: Row) -> None:
+        """Ends an object whose owners were gone before it was made."""
+        references: list[Json] = row.decode()["metadata"].get("ownerReferences") or []
+        for each in references:
+            group = str(each.get("apiVersion", "")).rpartition("/")[0]
+            resource = self._resources.of((group, str(each.get("kind"))))
+            if resource is None:
+                return
+            name = str(each.get("name"))
+            owner = self._store.get(Ref(*resource.collection, row.ref.namespace, name))
+            owner = owner or self._store.get(Ref(*resource.collection, "", name))
+            if owner is not None and owner.decode()["metadata"]["uid"] == each.get("uid"):
+                return
+        await self._store.write([Delete(row.ref)], author="owner references")
+
+    # -- scale -----------------------------------------------------------------------------------------
+
+    def scale(self, target: Target) -> Response:
+        """The number of replicas."""
+        return json_response(scale_document(self._reader.existing(target), _scale(target)))
+
+    async def rescale(self, call: Call) -> Response:
+        """Sets the number of replicas."""
+        scale = _scale(call.target)
+        content = await body(call.request, OBJECT_BYTES)
+        kind = media_type(call.request)
+        replacing = call.request.method == "PUT"
+        whole = msgspec.structs.replace(call.target, part="")
+        inner = msgspec.structs.replace(call, target=whole)
+
+        def make(row: Row | None) -> Json:
+            assert row is not None
+            there = scale_document(row, scale)
+            asked = decoded(content, dict[str, Any]) if replacing else _patch(kind, content, None)(there)
+            given = map_at(asked, "metadata").get("resourceVersion")
+            if given and given != str(row.revision):
+                raise ConflictError(f"{row.ref.short} has changed", remedy="read it again")
+            wanted = value_at(asked, ("spec", "replicas"))
+            if not isinstance(wanted, int) or wanted < 0:
+                raise InvalidError("spec.replicas is no number from 0", remedy="set spec.replicas")
+            return with_replicas(row.decode(call.target.api_version), scale, wanted)
+
+        answer = await self._change(inner, make, pinned=False)
+        row = self._store.get(call.target.ref)
+        return answer if row is None else json_response(scale_document(row, scale))
+
+    # -- deletion --------------------------------------------------------------------------------------
+
+    async def delete(self, call: Call) -> Response:
+        """The end of one object."""
+        row = self._reader.existing(call.target)
+        options = await document(call.request)
+        conditions: Json = map_at(options, "preconditions")
+        warnings = await self._admit_end(call, row)
+        operation = _deletion(call.request, options, row)
+        operation = msgspec.structs.replace(
+            operation,
+            uid=conditions.get("uid") or "",
+            revision=number("resourceVersion", conditions.get("resourceVersion") or 0),
+        )
+        left = (await self._write(call, operation, dry_run=call.dry_run or bool(options.get("dryRun"))))[0]
+        if left is not None:
+            return self._answer(call, left, warnings)
+        details = {
+            "name": row.ref.name,
+            "group": row.ref.group,
+            "kind": call.target.resource.plural,
+            "uid": row.decode()["metadata"]["uid"],
+        }
+        said = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+        return _with_warnings(json_response(said), warnings)
+
+    async def delete_all(self, call: Call) -> Response:
+        """The end of all that a selector means, in one transaction."""
+        options = await document(call.request)
+        rows = self._reader.matching(call.target, selector_of(call.request, call.target))
+        for row in rows:
+            await self._admit_end(call, row)
+        operations = [_deletion(call.request, options, row) for row in rows]
+        await self._store.write(operations, author=call.manager, dry_run=call.dry_run)
+        metadata = {"resourceVersion": str(self._store.revision)}
+        return json_response(Shown(call.request, call.target, self._now()).list(rows, metadata))
+
+    async def _admit_end(self, call: Call, row: Row) -> list[str]:
+        target = msgspec.structs.replace(call.target, name=row.ref.name, namespace=row.ref.namespace)
+        before = row.decode(target.api_version)
+        asking = Admitting("DELETE", target, call.user, call.dry_run, None, before, call.manager)
+        return await self._admission.validate(asking)
+
+    # -- lateen's own ----------------------------------------------------------------------------------
+
+    async def set_findings(self, call: Call) -> Response:
+        """What one origin has to say about an object."""
+        found = decoded(await body(call.request, OBJECT_BYTES), tuple[Finding, ...])
+        row = (await self._write(call, SetFindings(call.target.ref, call.target.rest, found)))[0]
+        assert row is not None
+        return self._answer(call, row, [])
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    async def _write(self, call: Call, operation: Operation, *, dry_run: bool = False) -> list[Row | None]:
+        return await self._store.write([operation], author=call.manager, dry_run=dry_run or call.dry_run)
+
+    def _writer(self, call: Call) -> Writer:
+        part = call.target.part
+        return Writer(call.manager, call.target.api_version, part, self._now().strftime(_TIME))
+
+    def _stored(self, asked: Json, target: Target) -> Json:
+        """The document in the version that is stored."""
+        return {**asked, "apiVersion": target.api_version, "kind": target.resource.kind}
+
+    def _answer(self, call: Call, row: Row | Json, warnings: list[str], status: int = 200) -> Response:
+        shown = Shown(call.request, call.target, self._now())
+        content = shown.object(row) if isinstance(row, Row) else msgspec.json.encode(row)
+        return _with_warnings(json_response(content, status), warnings)
+
+
+def _scale(target: Target) -> Scale:
+    assert target.form.scale is not None
+    return target.form.scale
+
+
+def _encoded(entries: list[Entry]) -> bytes:
+    return msgspec.json.encode([each.document() for each in entries]) if entries else b""
+
+
+def _entries(row: Row) -> list[Entry]:
+    return managed.read(msgspec.json.decode(row.managed)) if row.managed else []
+
+
+def _given_entries(given: Json, before: Json, row: Row) -> list[Entry]:
+    """The entries that a client put into the document, when it changed them; else those that are there."""
+    said = given.get("managedFields")
+    if said is None or said == before["metadata"].get("managedFields"):
+        return _entries(row)
+    try:
+        return managed.read(said)
+    except (msgspec.ValidationError, AttributeError) as error:
+        raise InvalidError(f"metadata.managedFields: {error}", remedy="leave the field as it was") from None
+
+
+def _part(of: Json, target: Target) -> Json:
+    """What of a document the part that is written owns."""
+    if target.part == "status":
+        kept = {name: each for name, each in of.items() if name in ("apiVersion", "kind", "status")}
+        metadata: Json = map_at(of, "metadata")
+        return {**kept, "metadata": {name: metadata[name] for name in ("name", "namespace") if name in metadata}}
+    return {name: each for name, each in of.items() if name != "status"} if target.form.status else of
+
+
+def _located(asked: Json, target: Target) -> Json:
+    """The document with kind and namespace of the path; BadRequestError when it says something else."""
+    version, kind = asked.get("apiVersion", target.api_version), asked.get("kind", target.resource.kind)
+    if (version, kind) != (target.api_version, target.resource.kind):
+        raise BadRequestError(
+            f"the API version in the data ({version}, {kind}) does not match the expected "
+            f"({target.api_version}, {target.resource.kind})",
+            remedy="send it to the path of its kind",
+        )
+    own = map_at(asked, "metadata")
+    if own is not asked.get("metadata") and asked.get("metadata") is not None:
+        raise BadRequestError("metadata is no object", remedy="write metadata: {name: ...}")
+    there = own.get("namespace") or target.namespace
+    if there != target.namespace:
+        raise BadRequestError(
+            f"the namespace of the provided object does not match the namespace sent on the request ({there}, "
+            f"{target.namespace})"
+        )
+    if target.resource.namespaced:
+        own = {**own, "namespace": target.namespace}
+    return {**asked, "apiVersion": version, "kind": kind, "metadata": own}
+
+
+def _named(asked: Json, target: Target) -> Json:
+    located = _located(asked, target)
+    name = located["metadata"].setdefault("name", target.name)
+    if name != target.name:
+        raise BadRequestError(
+            f"the name of the object ({name}) does not match the name on the URL ({target.name})",
+            remedy="use one name in path and document",
+        )
+    return located
+
+
+def _patch(kind: str, content: bytes, target: Target | None) -> Callable[[Json], Json]:
+    """What a patch of that type does to a document."""
+    match kind:
+        case "application/json-patch+json":
+            operations = decoded(content, list[Any])
+            return lambda current: patches.json_patch(current, operations)
+        case "application/merge-patch+json" | "application/json":
+            change = decoded(content, dict[str, Any])
+            return lambda current: merge_patch(current, change)
+        case "application/strategic-merge-patch+json":
+            change = decoded(content, dict[str, Any])
+            if target is None:
+                return lambda current: merge_patch(current, change)
+            if target.resource.kind_of is None:
+                raise MediaTypeError(
+                    "the body of the request was in an unknown format - accepted media types include: "
+                    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+                )
+            schema = target.form.schema
+            return lambda current: patches.strategic_merge(current, change, schema)
+        case _:
+            raise MediaTypeError(
+                f"patches of type {kind} are not known",
+                remedy="application/merge-patch+json, application/json-patch+json, "
+                "application/strategic-merge-patch+json or application/apply-patch+yaml",
+            )
+
+
+def _deletion(request: Request, options: Json, row: Row) -> Delete:
+    grace = options.get("gracePeriodSeconds", request.query_params.get("gracePeriodSeconds"))
+    said = options.get("propagationPolicy") or request.query_params.get("propagationPolicy")
+    if not said:
+        said = "Orphan" if options.get("orphanDependents") else "Background"
+    if said not in _PROPAGATION:
+        raise BadRequestError(f"propagationPolicy {said} is not possible", remedy=", ".join(_PROPAGATION))
+    seconds = None if grace is None else number("gracePeriodSeconds", grace)
+    return Delete(row.ref, seconds, propagation=cast("Propagation", said))
+
+
+def _with_warnings(answer: Response, warnings: list[str]) -> Response:
+    for each in dict.fromkeys(warnings):
+        text = "".join(char if char.isprintable() and char.isascii() else " " for char in each)[:500]
+        quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+        answer.headers.append("warning", f'299 lateen "{quoted}"')
+    return answer
