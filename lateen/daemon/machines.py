@@ -27,8 +27,9 @@ from lateen.api.istio.workload_entry import GROUP_ANNOTATION, HEALTHY, WorkloadE
 from lateen.api.istio.workload_group import WorkloadGroup
 from lateen.api.objects import ref_of
 from lateen.api.struct import Json
+from lateen.apiserver.deletion import Delete
 from lateen.apiserver.errors import ApiError
-from lateen.apiserver.operations import Apply, Delete, SetConditions
+from lateen.apiserver.operations import Apply, SetConditions
 from lateen.apiserver.rows import Change, Row
 from lateen.apiserver.store import Store
 from lateen.daemon.inputs import typed

@@ -57,7 +57,12 @@ class Cluster:
             *("--client-ca-file", str(ca.certificate)),
             *("--tls-cert-file", str(server.certificate), "--tls-private-key-file", str(server.key)),
             *("--service-account-issuer", "https://kubernetes.default.svc.cluster.local"),
-            *("--service-account-signing-key-file", str(server.key), "--service-account-key-file", str(server.certificate)),
+            *(
+                "--service-account-signing-key-file",
+                str(server.key),
+                "--service-account-key-file",
+                str(server.certificate),
+            ),
         )
         self._until_ready()
         self._run(

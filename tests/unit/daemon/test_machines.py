@@ -20,7 +20,8 @@ from lateen.api.core.service import Service
 from lateen.api.istio.workload_entry import WorkloadEntry
 from lateen.api.istio.workload_group import WorkloadGroup
 from lateen.api.objects import ref_of
-from lateen.apiserver.operations import Apply, Delete, PutStatus
+from lateen.apiserver.deletion import Delete
+from lateen.apiserver.operations import Apply, PutStatus
 from lateen.apiserver.store import Store
 from lateen.daemon.identities import Identities
 from lateen.daemon.machines import Machines
