@@ -92,7 +92,7 @@ def _reason(security: Security, expression: str, tls: bool) -> str:
     rules = [(each.name, _formula(_whole(each), tls)) for each in security.rules(security.of(DENY), tcp=True)]
     refusing = ((name, "true" if formula is True else formula) for name, formula in rules if formula)
     named = "".join(f"{formula} ? {quoted(name)} : " for name, formula in refusing)
-    return f"({expression}) ? '' : {named}'none'"
+    return f"{named}'none'" if expression == "false" else f"({expression}) ? '' : {named}'none'"
 
 
 def _allowed(security: Security) -> Predicate:

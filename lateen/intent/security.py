@@ -9,7 +9,8 @@ Source: https://istio.io/latest/docs/concepts/security/#implicit-enablement
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 import msgspec
 
@@ -51,7 +52,7 @@ class Authorizer(msgspec.Struct, frozen=True):
     host: str = ""
 
 
-class Security(msgspec.Struct, frozen=True):
+class Security(msgspec.Struct, frozen=True, dict=True):
     """Everything that security policies say to one proxy."""
 
     policies: tuple[AttachedPolicy, ...] = ()
@@ -76,18 +77,25 @@ class Security(msgspec.Struct, frozen=True):
 
     def rules(self, policies: Iterable[AttachedPolicy], *, tcp: bool = False) -> tuple[NamedRule, ...]:
         """The rules of some policies that can match requests, or plain connections with `tcp`."""
-        found: list[NamedRule] = []
-        for each in policies:
-            context = Context(each.policy.namespace, self.trust_domains)
-            for index, rule in enumerate(each.policy.spec.rules):
-                meaning = rule_meaning(rule, context, tcp=tcp, restricts=each.action in (DENY, CUSTOM))
-                if meaning is not None and self.port:
-                    meaning = Meaning(
-                        behind_socket(meaning.caller, self.port), behind_socket(meaning.target, self.port)
-                    )
-                if meaning is not None:
-                    found.append(NamedRule(rule_name(each.policy.ref, index), meaning))
-        return tuple(found)
+        meant = self._on_connections if tcp else self._on_requests
+        return tuple(rule for each in policies for rule in meant[each.policy.ref])
+
+    @cached_property
+    def _on_requests(self) -> dict[Ref, tuple[NamedRule, ...]]:
+        return {each.policy.ref: tuple(self._rules(each, tcp=False)) for each in self.policies}
+
+    @cached_property
+    def _on_connections(self) -> dict[Ref, tuple[NamedRule, ...]]:
+        return {each.policy.ref: tuple(self._rules(each, tcp=True)) for each in self.policies}
+
+    def _rules(self, policy: AttachedPolicy, *, tcp: bool) -> Iterator[NamedRule]:
+        context = Context(policy.policy.namespace, self.trust_domains)
+        for index, rule in enumerate(policy.policy.spec.rules):
+            meaning = rule_meaning(rule, context, tcp=tcp, restricts=policy.action in (DENY, CUSTOM))
+            if meaning is not None and self.port:
+                meaning = Meaning(behind_socket(meaning.caller, self.port), behind_socket(meaning.target, self.port))
+            if meaning is not None:
+                yield NamedRule(rule_name(policy.policy.ref, index), meaning)
 
 
 def security(q: Q, workloads: Workloads) -> Security:

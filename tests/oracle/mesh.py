@@ -22,6 +22,7 @@ import yaml
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
 
+from lateen.api.codec import decode
 from tests.configuration import objects
 from tests.lab.lab import OUTSIDE, Lab
 from tests.lab.world import APPLICATION, WORLD
@@ -139,7 +140,7 @@ class Workload:
         """Puts policies in force, and returns when a request has been answered by that configuration."""
         more = [_settings(normalization), _marks(turn), *documents]
         self.lab.servers.reset()
-        self.lab.sidecar.configure([*self._base, *objects(yaml.safe_dump_all(more))])
+        self.lab.sidecar.configure([*self._base, *map(decode, more)])
         deadline = time.monotonic() + READY_S
         while self.ask([Request()])[0].turn != turn:
             assert time.monotonic() < deadline, "the configuration is not in use"
@@ -351,6 +352,6 @@ def _marks(turn: str) -> Json:
     return {
         "apiVersion": "networking.istio.io/v1alpha3",
         "kind": "EnvoyFilter",
-        "metadata": {"name": "marks"},
+        "metadata": {"name": "marks", "namespace": "default"},
         "spec": {"configPatches": patches},
     }

@@ -24,8 +24,10 @@ from tests.oracle.drawing import NORMALIZATIONS, Drawn, expected_cells, policies
 from tests.oracle.mesh import SEEN, Answer, Workload, mesh_of
 from tests.oracle.semantics import Cell, Json, Mesh, Request, deciding, read, verdict
 
-TURNS, PER_TURN = 45, 45
+TURNS, PER_TURN = 33, 62
 LONG_TURNS, LONG_PER_TURN = 1000, 101
+CANDIDATES = 18
+"""How many requests are drawn for each port; those that most fields decide are asked."""
 MORE_TURNS = 30
 """How many turns more there may be about fields that have not decided anything so far."""
 SMALLEST_S = 60
@@ -108,7 +110,7 @@ class Comparison:
 
     def _turn(self, by: Random, drawn: list[Drawn], per_turn: int, turn: str) -> None:
         mesh = mesh_of(by.choice(NORMALIZATIONS))
-        chosen = self._choose(drawn, mesh, requests(by, per_turn // 3), per_turn)
+        chosen = self._choose(drawn, mesh, requests(by, CANDIDATES), per_turn)
         _same(self._workload, [each.document for each in drawn], mesh, [request for request, _ in chosen], turn)
         self.pairs += len(chosen)
         for _, found in chosen:

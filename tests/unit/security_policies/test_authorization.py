@@ -28,12 +28,17 @@ def test_without_policies_there_is_no_gate() -> None:
     assert tcp_gate(of("{rules: [{}]}"), tls=True) is None
 
 
+NONE = "'none'"
+
+
 def test_an_answer_that_is_known_beforehand() -> None:
-    assert tcp_gate(of("{}"), tls=True) == Gate("false")
-    assert tcp_gate(of(f"{{{rule('namespaces: [a]')}}}"), tls=False) == Gate("false")
+    assert tcp_gate(of("{}"), tls=True) == Gate("false", NONE)
+    assert tcp_gate(of(f"{{{rule('namespaces: [a]')}}}"), tls=False) == Gate("false", NONE)
     assert tcp_gate(of(f"{{action: DENY, {rule('namespaces: [a]')}}}"), tls=False) is None
-    assert tcp_gate(of(f"{{action: DENY, {rule('notNamespaces: [a]')}}}"), tls=False) == Gate("false")
-    assert tcp_gate(of("{rules: [{to: [{operation: {paths: [/x]}}]}]}"), tls=True) == Gate("false")
+    assert tcp_gate(of(f"{{action: DENY, {rule('notNamespaces: [a]')}}}"), tls=False) == Gate(
+        "false", f"true ? {quoted('ns[default]-policy[p0]-rule[0]')} : {NONE}"
+    )
+    assert tcp_gate(of("{rules: [{to: [{operation: {paths: [/x]}}]}]}"), tls=True) == Gate("false", NONE)
 
 
 @pytest.mark.parametrize(
