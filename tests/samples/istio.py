@@ -22,6 +22,7 @@ BOOKINFO = "istio/bookinfo/networking"
 TUTORIAL = "istio-tutorial/istiofiles"
 ALL = f"{BOOKINFO}/destination-rule-all.yaml"
 HOST = "istiod.shop.test"
+AUTO = "outbound_.9080_.v1_.reviews.default.svc.cluster.local"
 
 
 def leads(name: str, stage: Stage, **wanted: str) -> None:
@@ -187,6 +188,19 @@ def istiod_https(stage: Stage) -> None:
         assert (seen["server"], seen["port"], seen["tls"], seen["protocol"]) == ("istiod", there, True, protocol)
 
 
+def services(stage: Stage) -> None:
+    """Mutual TLS of another cluster passes through the east-west gateway to the subset that its server name says; what
+    is not the mesh's is turned away."""
+    stage.gateway("eastwestgateway")
+    with identified(stage, {"reviews-v1": "workload"}):
+        subsets = (shared("samples") / ALL).read_text()
+        stage.apply("istio/multicluster/expose-services.yaml", more=subsets, edit=in_system)
+        ours = stage.lab.certificates.client_context("workload", ("istio",))
+        seen = line(stage.lab, "gateway", 15443, tls=ours, sni=AUTO)
+        assert (seen["server"], seen["sni"], seen["client"]) == ("reviews-v1", AUTO, SELF)
+        assert line(stage.lab, "gateway", 15443, tls=stage.lab.certificates.client_context(), sni=AUTO) == {}
+
+
 def in_system(text: str) -> str:
     """As `kubectl apply -n istio-system`."""
     return text.replace("\nmetadata:\n", "\nmetadata:\n  namespace: istio-system\n")
@@ -269,6 +283,7 @@ CASES: dict[str, Case] = {
     "istio/tcp-echo/tcp-echo-20-v2.yaml": tcp_echo_split,
     "istio/multicluster/expose-istiod.yaml": istiod,
     "istio/multicluster/expose-istiod-https.yaml": istiod_https,
+    "istio/multicluster/expose-services.yaml": services,
     "istio/external/github.yaml": github,
     "istio/extauthz/local-ext-authz.yaml": beside,
 }

@@ -16,11 +16,6 @@ from tests.samples.programs import Json, documents
 PAGE = REPOSITORY / "docs" / "reference" / "samples.md"
 ROUTING = {"VirtualService", "DestinationRule", "Gateway", "ServiceEntry", "Sidecar"}
 GROUP = "networking.istio.io"
-LATER = {
-    "istio/multicluster/expose-services.yaml": "several clusters; mode AUTO_PASSTHROUGH is shown by tests of gateways",
-}
-"""Routing documents without a case here, and why."""
-
 ELSEWHERE = {
     "AuthorizationPolicy": "security policies: tests/envoy/test_security_samples.py",
     "PeerAuthentication": "security policies: tests/envoy/test_security_samples.py",
@@ -98,7 +93,7 @@ def _rows(root: Path) -> Iterator[tuple[str, str, str, bool]]:
 def _why(file: str, raw: Json) -> tuple[str, bool]:
     kind, group = str(raw["kind"]), str(raw["apiVersion"]).rpartition("/")[0]
     if group == GROUP and kind in ROUTING:
-        return (words(CASES[file]), True) if file in CASES else (LATER[file], False)
+        return words(CASES[file]), True
     if kind == "Service" and not group:
         return "Every port answers, spoken to as its name says.", True
     return GROUPS.get(group) or ELSEWHERE[kind], False
