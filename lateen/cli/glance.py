@@ -16,6 +16,9 @@ Json = dict[str, Any]
 SOON: Final = dt.timedelta(days=14)
 """When the end of a certificate that is not renewed by itself is near."""
 
+LATE: Final = dt.timedelta(minutes=2)
+"""How long after its time a renewal by an agent may take."""
+
 
 class Glance(msgspec.Struct, frozen=True):
     """The parts; each line is complete in itself."""
@@ -44,9 +47,10 @@ def glance(
     expected: Iterable[str],
     certificates: Iterable[tuple[str, dt.datetime]],
     now: dt.datetime,
+    workloads: Iterable[Json] = (),
 ) -> Glance:
     """`proxies` as `/lateen/v1/proxies` has them; `objects` with conditions; `expected` NAME.NAMESPACE of the Pods that
-    run with a proxy; `certificates` what and until when."""
+    run with a proxy; `certificates` what and until when; `workloads` what the agent says of those it renews itself."""
     lagging = {_full(each): each["behind"] for each in proxies if each["behind"]}
     connected = {_full(each) for each in proxies}
     return Glance(
@@ -60,7 +64,7 @@ def glance(
         pending=tuple(_having(objects, "Programmed", "False", ("RefusedByProxies",))),
         losing=tuple(_having(objects, "Conflicted", "True", ())),
         idle=tuple(_having(objects, "Enforced", "False", ("RefusedByProxies", "Shadowed", "NotLiveEverywhere"))),
-        certificates=tuple(_ending(certificates, now)),
+        certificates=(*_ending(certificates, now), *_overdue(workloads, now)),
     )
 
 
@@ -92,6 +96,17 @@ def _having(objects: Sequence[Json], kind: str, status: str, but: tuple[str, ...
                 metadata = each["metadata"]
                 said = condition["message"] or condition["reason"]
                 yield f"{each['kind']} {metadata.get('namespace', '')}/{metadata['name']}: {said}"
+
+
+def _overdue(workloads: Iterable[Json], now: dt.datetime) -> Iterator[str]:
+    """Workloads whose certificate should have been renewed by now."""
+    for each in sorted(workloads, key=lambda each: each["ends"]):
+        late = each["renew_at"] < (now - LATE).timestamp()
+        if each["error"] or late:
+            end = dt.datetime.fromtimestamp(each["ends"], dt.UTC)
+            until = f"good until {end:%Y-%m-%d %H:%M}" if each["ends"] else "none yet"
+            why = each["error"] or "the agent is late"
+            yield f"of {each['namespace']}/{each['name']} ({until}) not renewed: {why}"
 
 
 def _ending(certificates: Iterable[tuple[str, dt.datetime]], now: dt.datetime) -> Iterator[str]:

@@ -8,7 +8,9 @@ import os
 import random
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import dns.message
 import pytest
@@ -21,8 +23,9 @@ from tests.unit.node.test_names import service
 NAMES = 10_000
 RATE_PER_S = 2_000
 SECONDS = 3
-LATE_S = 0.25
-"""What the 99th percentile stays under on a machine shared with other work; alone it is about a millisecond."""
+CPU_S = 0.9 * SECONDS
+"""What the server may take of one processor: it keeps up with the rate. How late answers are says more about what else
+runs on a machine, and is printed; alone the 99th percentile is a few milliseconds."""
 
 
 def _serve(ready: Connection) -> None:
@@ -44,15 +47,28 @@ def _serve(ready: Connection) -> None:
     asyncio.run(run())
 
 
+@dataclass(frozen=True)
+class Server:
+    """Where it is, and how much it has worked."""
+
+    port: int
+    pid: int
+
+    @property
+    def cpu_s(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.fixture
-def port() -> Iterator[int]:
-    """The port of a server in a process of its own."""
+def server() -> Iterator[Server]:
+    """A server in a process of its own."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there,), daemon=True)
     process.start()
     assert here.poll(60), "the server did not start"
-    yield here.recv()
+    yield Server(here.recv(), process.pid or 0)
     process.terminate()
     process.join()
 
@@ -69,15 +85,16 @@ class _Client(asyncio.DatagramProtocol):
         self.wrong += data[3] & 15 != 0 or data[6:8] != b"\x00\x01"
 
 
-async def test_load(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_load(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     loop = asyncio.get_running_loop()
-    transport, client = await loop.create_datagram_endpoint(_Client, remote_addr=("127.0.0.1", port))
+    transport, client = await loop.create_datagram_endpoint(_Client, remote_addr=("127.0.0.1", server.port))
     chosen = random.Random(1)  # the same questions every time
     total = RATE_PER_S * SECONDS
     queries = [
         dns.message.make_query(f"s{chosen.randrange(NAMES)}.default.svc.cluster.local", "A", id=number).to_wire()
         for number in range(total)
     ]
+    before_s = server.cpu_s
     started = loop.time()
     sent = 0
     while sent < total:
@@ -88,16 +105,18 @@ async def test_load(port: int, capsys: pytest.CaptureFixture[str]) -> None:
         sent = due
         await asyncio.sleep(0.001)
     sending_s = loop.time() - started
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while client.sent:
             await asyncio.sleep(0.01)
     transport.close()
+    cpu_s = server.cpu_s - before_s
     took = sorted(client.took_s)
     p50, p99 = (took[int(len(took) * share)] for share in (0.50, 0.99))
     with capsys.disabled():
         print(  # noqa: T201 (the figure is the point)
             f"\n{NAMES} names, {total / sending_s:.0f} questions/s: p50 {p50 * 1000:.2f} ms, p99 {p99 * 1000:.2f} ms,"
+            f" {cpu_s / total * 1e6:.0f} us of CPU a question,"
             f" load average {os.getloadavg()[0]:.1f}"
         )
     assert (len(took), client.wrong) == (total, 0)
-    assert p99 < LATE_S
+    assert cpu_s < CPU_S

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.e2e.machines import AGENT_ALONE, Host
@@ -102,6 +103,7 @@ def test_the_guide_word_by_word(bookinfo: Mesh, host: Host) -> None:
     eventually(lambda: entries(bookinfo), lambda found: found == [], within_s=5)
 
 
+@pytest.mark.long
 def test_the_page_on_virtual_machines(bookinfo: Mesh, host: Host) -> None:
     ready = Path("/tmp/lateen-docs-ready")
     ready.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from lateen.cli.output import document
 from lateen.cli.pods import running_pods
 from lateen.cli.waiting import has_conditions
 from lateen.lib.layout import Layout
+from lateen.node.control import ControlError, call
 
 Json = dict[str, Any]
 
@@ -72,7 +73,15 @@ async def _look(layout: Layout) -> Glance:
         secrets = await client.list("secrets")
     expected = [f"{pod.name}.{pod.namespace}" for pod in running_pods(layout) if pod.proxy is not None]
     certificates = [*_of_files(layout), *_of_secrets(secrets)]
-    return glance(proxies, objects, expected, certificates, dt.datetime.now(dt.UTC))
+    return glance(proxies, objects, expected, certificates, dt.datetime.now(dt.UTC), await _of_workloads(layout))
+
+
+async def _of_workloads(layout: Layout) -> list[Json]:
+    """What the agent says of the certificates of Pods; nothing while it is away, which `lateen ps` says."""
+    try:
+        return await call(layout.agent_socket, "list")
+    except (OSError, ControlError):
+        return []
 
 
 def _of_files(layout: Layout) -> Iterator[tuple[str, dt.datetime]]:

@@ -102,6 +102,22 @@ def test_glance() -> None:
     assert seen.certificates == ("old ended 2025-12-31 00:00", "root ends 2026-01-04 00:00")
 
 
+def test_certificates_of_workloads_are_told_when_nobody_renews_them() -> None:
+    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+    def state(name: str, ends_h: float, renew_h: float, error: str = "") -> Json:
+        ends, renew_at = ((now + dt.timedelta(hours=each)).timestamp() for each in (ends_h, renew_h))
+        return {"namespace": "n", "name": name, "ends": ends, "renew_at": renew_at, "error": error}
+
+    new = {"namespace": "n", "name": "new", "ends": 0.0, "renew_at": 0.0, "error": "no token"}
+    states = [state("good", 20, 8), state("soon", 2, -10), state("failing", 12, 1, "UNAVAILABLE"), new]
+    assert glance([], [], [], [], now, states).certificates == (
+        "of n/new (none yet) not renewed: no token",
+        "of n/soon (good until 2026-01-01 02:00) not renewed: the agent is late",
+        "of n/failing (good until 2026-01-01 12:00) not renewed: UNAVAILABLE",
+    )
+
+
 def test_envoys_words() -> None:
     assert translated("Invalid regex 'a(': missing ): a(") == "a regular expression is not valid"
     words = "Only unique values for domains are permitted. Duplicate entry of domain a.example in route 80"
