@@ -15,6 +15,7 @@ from lateen.lib.yaml import format_path
 SCHEMA: Final = "IST0106"
 """The code istioctl has for documents that do not fit their schema."""
 DEPRECATED: Final = "IST0002"
+NO_EFFECT: Final = "LTN0006"
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -21,7 +21,6 @@ from lateen.envoy.dynamic_dns import set_dynamic
 from lateen.envoy.endpoint import ISTIO_METADATA, locality_endpoints, members
 from lateen.envoy.inbound_cluster import (
     INBOUND_PASSTHROUGH,
-    PASSTHROUGH,
     inbound_cluster,
     inbound_passthrough,
     passthrough,
@@ -57,11 +56,11 @@ from lateen.intent.cluster import (
     parse_cluster_name,
     sharing,
 )
-from lateen.intent.destination import cluster_name
+from lateen.intent.destination import BLACK_HOLE, PASSTHROUGH, cluster_name
 from lateen.intent.inbound import inbound_ports
-from lateen.intent.locality import by_place, setting_of
+from lateen.intent.locality import by_place, preference_of
 from lateen.intent.outbound import address_host
-from lateen.intent.route_table import passes_unknown
+from lateen.intent.route_table import unknown_cluster
 from lateen.intent.scope import Scope
 from lateen.model.gateways import automatic_hosts
 from lateen.model.hosts import covers, is_wildcard
@@ -71,7 +70,6 @@ from lateen.model.services import Resolution
 from lateen.model.visibility import Client, client_of
 from lateen.model.workloads import Labels
 
-BLACK_HOLE = "BlackHoleCluster"
 _ADDRESS = re.compile(r"([0-9.]+):([0-9]+)")
 
 _TYPES = {
@@ -127,7 +125,7 @@ def address_cluster(q: Q, client: Client, address: str, port: int) -> Resource:
         if base is not None:
             renamed = Cluster(name=name, alt_stat_name=own).SerializeToString()  # the last word on a field counts
             return resource(name, base.body + renamed, base.origins, endpoints=own)
-    base = q(passthrough if q(passes_unknown, client) else black_hole)
+    base = q(passthrough if q(unknown_cluster, client) == PASSTHROUGH else black_hole)
     return resource(name, base.body + Cluster(name=name).SerializeToString())
 
 
@@ -221,8 +219,14 @@ def _described(q: Q, intent: OutboundCluster) -> Cluster:
     if policy.outlier_detection is not None:
         # Envoy would gather changes of health for a second: requests would go on to what has just been ejected.
         cluster.common_lb_config.update_merge_window.SetInParent()
-    if intent.resolution not in _BY_TRAFFIC and not _hashes(intent) and setting_of(q, intent) is not None:
-        cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
+    preference = preference_of(q, intent)
+    if intent.resolution not in _BY_TRAFFIC and not _hashes(intent) and preference is not None:
+        if preference.weighted:
+            cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
+        else:
+            zones = cluster.common_lb_config.zone_aware_lb_config
+            zones.routing_enabled.value = 100
+            zones.min_cluster_size.value = preference.zones
     return cluster
 
 

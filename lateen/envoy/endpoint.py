@@ -20,10 +20,12 @@ from lateen.engine import Q
 from lateen.envoy.resource import Resource, resource
 from lateen.envoy.virtual_host import field
 from lateen.intent.cluster import OutboundCluster, Transport, outbound_cluster, outbound_of, sharing
-from lateen.intent.locality import Group, by_place, by_setting, setting_of
+from lateen.intent.inbound import peers
+from lateen.intent.locality import Group, Whereabouts, by_place, by_preference, by_zone, preference_of
 from lateen.intent.scope import MeshGateway, Scope
-from lateen.lib.ids import Ref
-from lateen.model.endpoints import UNIX_PREFIX, Endpoint, endpoints
+from lateen.lib.ids import OWN_CLUSTER, Ref
+from lateen.lib.names import UNIX_PREFIX
+from lateen.model.endpoints import Endpoint, endpoints
 from lateen.model.hosts import is_address
 from lateen.model.services import Resolution
 from lateen.model.visibility import Client, client_of
@@ -38,41 +40,48 @@ _ENDPOINTS = 2
 
 def endpoint_resource(q: Q, scope: Scope, name: str) -> Resource | None:
     """The assignment of a cluster for a proxy; None when the cluster has none or isn't there."""
+    if name == OWN_CLUSTER:
+        return q(own_assignment, scope)
     ordinary = outbound_of(name) or name
     client = sharing(q, q(client_of, scope.namespace, scope.labels, scope.router), ordinary)
-    locality, labels = q(_facets, client, ordinary)
-    own = (scope.locality if locality else Locality(), scope.labels if labels else ())
-    return q(assignment, client, name, ordinary, *own, scope.capabilities.mesh_gateway)
+    locality, labels, node = q(_facets, client, ordinary)
+    where = Whereabouts(
+        scope.locality if locality else Locality(), scope.labels if labels else (), scope.node if node else ""
+    )
+    return q(assignment, client, name, ordinary, where, scope.capabilities.mesh_gateway)
+
+
+def own_assignment(q: Q, scope: Scope) -> Resource:
+    """The proxies that are like this one, as endpoints: those of the first service that it serves, else the Pods with
+    its labels. Zone-aware balancing compares their zones with those of the endpoints."""
+    message = ClusterLoadAssignment()
+    message.cluster_name = OWN_CLUSTER
+    for group in by_zone(scope.locality, q(peers, scope)):
+        message.endpoints.append(locality_endpoints(group, Transport.PLAIN))
+    return resource(OWN_CLUSTER, message.SerializeToString())
 
 
 def assignment(
-    q: Q,
-    client: Client,
-    name: str,
-    ordinary: str,
-    locality: Locality,
-    labels: Labels,
-    gateway: MeshGateway | None = None,
+    q: Q, client: Client, name: str, ordinary: str, where: Whereabouts, gateway: MeshGateway | None = None
 ) -> Resource | None:
-    """The assignment of a cluster for a client; `ordinary` is the cluster whose endpoints it has, `locality` and
-    `labels` are empty where they don't matter. Through a `gateway` go those whose clients are in another network than
-    Pods."""
+    """The assignment of a cluster for a client; `ordinary` is the cluster whose endpoints it has, `where` is empty as
+    far as it doesn't matter. Through a `gateway` go those whose clients are in another network than Pods."""
     cluster = q(outbound_cluster, client, ordinary)
     if cluster is None or cluster.resolution is not Resolution.ENDPOINTS:
         return None
     head = ClusterLoadAssignment()
     head.cluster_name = name
-    setting = setting_of(q, cluster)
+    preference = preference_of(q, cluster)
     found = members(q, cluster)
-    if gateway is not None:
-        listed = through(gateway, found, cluster.transport)
-        groups = by_place(listed) if setting is None else by_setting(setting, locality, labels, listed)
-        body = encoded(groups, cluster.transport)
-    elif setting is None:
+    if cluster.node_local:
+        found = tuple(each for each in found if each.node == where.node)
+    if gateway is None and preference is None and not cluster.node_local:
         secured = cluster.transport is Transport.AUTO
         body = q(shared_localities, cluster.source, cluster.source_host, cluster.source_port, cluster.labels, secured)
     else:
-        body = encoded(by_setting(setting, locality, labels, found), cluster.transport)
+        listed = found if gateway is None else through(gateway, found, cluster.transport)
+        groups = by_place(listed) if preference is None else by_preference(preference, where, listed)
+        body = encoded(groups, cluster.transport)
     entries = [each.source for each in found if each.source is not None and each.source.kind == WorkloadEntry.KIND]
     return resource(name, head.SerializeToString() + body, (*cluster.origins, *entries))
 
@@ -152,11 +161,15 @@ def _set_endpoint(message: LbEndpoint, endpoint: Endpoint, transport: Transport)
         message.metadata.filter_metadata[MATCH_METADATA].fields["tlsMode"].string_value = "istio"
 
 
-def _facets(q: Q, client: Client, name: str) -> tuple[bool, bool]:
-    """Whether a cluster's assignment depends on the client's locality, and on its labels."""
+def _facets(q: Q, client: Client, name: str) -> tuple[bool, bool, bool]:
+    """Whether a cluster's assignment depends on the client's locality, on its labels, and on its node."""
     cluster = q(outbound_cluster, client, name)
-    setting = setting_of(q, cluster) if cluster is not None else None
-    return setting is not None, setting is not None and bool(setting.failover_priority)
+    if cluster is None:
+        return False, False, False
+    preference = preference_of(q, cluster)
+    if preference is None:
+        return False, False, cluster.node_local
+    return True, bool(preference.labels), cluster.node_local or preference.by_node
 
 
 def _selected(found: tuple[Endpoint, ...], labels: Labels) -> tuple[Endpoint, ...]:

@@ -12,11 +12,11 @@ from lateen.envoy.endpoint import ISTIO_METADATA
 from lateen.envoy.resource import Resource, resource
 from lateen.envoy.traffic_policy import HTTP_OPTIONS, http_options, set_connection_pool
 from lateen.features.encoding import pack
+from lateen.intent.destination import PASSTHROUGH
 from lateen.intent.inbound import InboundPort
 from lateen.model.mesh import connect_timeout_s
 from lateen.model.protocols import Protocol
 
-PASSTHROUGH = "PassthroughCluster"
 INBOUND_PASSTHROUGH = "InboundPassthroughCluster"
 INBOUND_SOURCE = "127.0.0.6"
 """Where the proxy dials its own application from; redirection lets this source through."""

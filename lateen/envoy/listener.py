@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lateen.engine import Q
 from lateen.envoy.gateway_listener import gateway_listener, gateway_listener_names
-from lateen.envoy.inbound_listener import VIRTUAL_INBOUND, virtual_inbound
+from lateen.envoy.inbound_listener import VIRTUAL_INBOUND, opened_listener, opened_listener_names, virtual_inbound
 from lateen.envoy.outbound_listener import VIRTUAL_OUTBOUND, outbound_resource, virtual_outbound
 from lateen.envoy.resource import Resource
 from lateen.intent.outbound import listener_labels, listener_names, own_listener_names
@@ -18,7 +18,7 @@ def listener_resource_names(q: Q, scope: Scope) -> tuple[str, ...]:
         return q(gateway_listener_names, scope)
     client = q(client_of, scope.namespace, scope.labels, False)
     outbound = q(own_listener_names if scope.on_demand else listener_names, client)
-    return (VIRTUAL_OUTBOUND, VIRTUAL_INBOUND, *outbound)
+    return (VIRTUAL_OUTBOUND, VIRTUAL_INBOUND, *q(opened_listener_names, scope), *outbound)
 
 
 def listener_resource(q: Q, scope: Scope, name: str) -> Resource | None:
@@ -27,6 +27,8 @@ def listener_resource(q: Q, scope: Scope, name: str) -> Resource | None:
         return q(gateway_listener, scope, name)
     if name == VIRTUAL_INBOUND:
         return q(virtual_inbound, scope)
+    if name.startswith("inbound_"):
+        return q(opened_listener, scope, name)
     client = q(client_of, scope.namespace, scope.labels, False)
     if name == VIRTUAL_OUTBOUND:
         return q(virtual_outbound, client, scope.on_demand)

@@ -16,7 +16,7 @@ from lateen.envoy.resource import Resource, resource
 from lateen.envoy.route import sidecar_routes, unknown_routes
 from lateen.envoy.virtual_host import encoded_virtual_host
 from lateen.intent.on_demand import SEPARATOR, below, find_host, split_name, table_host, without_port
-from lateen.intent.route_table import ServiceHost
+from lateen.intent.route_table import ServiceHost, unknown_cluster
 from lateen.intent.scope import Scope
 from lateen.model.virtual_services import MESH, reader
 from lateen.model.visibility import Client, client_of
@@ -66,7 +66,7 @@ def known_host(q: Q, client: Client, labels: Labels, entry: ServiceHost) -> Reso
 def unknown_host(q: Q, client: Client, port: int, host: str) -> Resource:
     """The virtual host for a name nobody knows."""
     name = f"{port}{SEPARATOR}{host}"
-    return resource(name, encoded_virtual_host(name, (host,), q(unknown_routes, client)))
+    return resource(name, encoded_virtual_host(name, (host,), q(unknown_routes, q(unknown_cluster, client))))
 
 
 def refusing(made: Resource) -> Resource:

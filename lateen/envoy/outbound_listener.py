@@ -1,8 +1,9 @@
 """Outbound listeners of sidecars: `virtualOutbound` on 15001 and what it hands connections to.
 
 Redirection brings every connection of the application to 15001; Envoy then picks the listener of the address that
-was dialled (`10.96.0.5_3306`) or of its port (`0.0.0.0_80`). These listeners bind no port of their own. What none
-of them takes goes on to where it was meant to go, or nowhere when only known hosts may be called.
+was dialled (`10.96.0.5_3306`) or of its port (`0.0.0.0_80`). These listeners bind no port of their own, unless a
+Sidecar says that connections to them are not captured. What none of them takes goes on to where it was meant to go,
+to an egress proxy, or nowhere when only known hosts may be called.
 
 Source: https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/listener/v3/listener.proto
 """
@@ -15,6 +16,7 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 
 from lateen.engine import Q
 from lateen.envoy.access_log import add_access_log
+from lateen.envoy.endpoint import set_address
 from lateen.envoy.filters import (
     HTTP_ALPN,
     RAW,
@@ -29,8 +31,9 @@ from lateen.envoy.resource import Resource, mentioned, resource
 from lateen.envoy.stream import add_address_stream, add_stream, tcp_proxy
 from lateen.features.encoding import set_seconds
 from lateen.features.feature import Direction
+from lateen.intent.destination import BLACK_HOLE
 from lateen.intent.outbound import Http, OutboundListener, outbound_listener
-from lateen.intent.route_table import passes_unknown
+from lateen.intent.route_table import unknown_cluster, unknown_on_port
 from lateen.intent.stream import StreamRoute
 from lateen.lib.ids import Ref
 from lateen.model.mesh import access_log, detection_timeout_s, mesh_ref
@@ -52,7 +55,7 @@ def virtual_outbound(q: Q, client: Client, on_demand: bool) -> Resource:
     loop = listener.filter_chains.add()
     loop.name = f"{VIRTUAL_OUTBOUND}-blackhole"
     loop.filter_chain_match.destination_port.value = OUTBOUND_PORT
-    loop.filters.append(tcp_proxy(q, "BlackHoleCluster"))
+    loop.filters.append(tcp_proxy(q, BLACK_HOLE))
     if on_demand and (ranges := q(address_ranges)):
         asking = listener.filter_chains.add()
         asking.name = f"{VIRTUAL_OUTBOUND}-on-demand"
@@ -61,7 +64,7 @@ def virtual_outbound(q: Q, client: Client, on_demand: bool) -> Resource:
         add_address_stream(q, asking)
     rest = listener.filter_chains.add()
     rest.name = f"{VIRTUAL_OUTBOUND}-catchall-tcp"
-    rest.filters.append(tcp_proxy(q, _unknown(q, client)))
+    rest.filters.append(tcp_proxy(q, q(unknown_cluster, client)))
     add_access_log(listener.access_log.add, q(access_log), unanswered_only=True)
     return resource(VIRTUAL_OUTBOUND, listener.SerializeToString(deterministic=True), _origins(client))
 
@@ -73,7 +76,7 @@ def outbound_resource(q: Q, client: Client, labels: Labels, name: str, on_demand
     if intent is None:
         return None
     listener = _listener(name, intent.address, intent.port)
-    listener.bind_to_port.value = False
+    listener.bind_to_port.value = not intent.captures
     for each in intent.streams:
         _add_stream(q, client, listener, intent, each)
     if intent.http is not Http.NO:
@@ -90,7 +93,7 @@ def outbound_resource(q: Q, client: Client, labels: Labels, name: str, on_demand
     if not listener.HasField("default_filter_chain"):
         rest = listener.default_filter_chain
         rest.name = PASSTHROUGH_CHAIN
-        rest.filters.append(tcp_proxy(q, _unknown(q, client)))
+        rest.filters.append(tcp_proxy(q, q(unknown_on_port, client, intent.port) if intent.port else BLACK_HOLE))
     if intent.http is not Http.NO or any(each.server_names for each in intent.streams):
         add_tls_inspector(listener)
     if intent.http is not Http.NO:
@@ -121,14 +124,9 @@ def _add_stream(q: Q, client: Client, listener: Listener, intent: OutboundListen
 def _listener(name: str, address: str, port: int) -> Listener:
     listener = Listener()
     listener.name = name
-    listener.address.socket_address.address = address
-    listener.address.socket_address.port_value = port
+    set_address(listener.address, address, port)
     listener.traffic_direction = OUTBOUND
     return listener
-
-
-def _unknown(q: Q, client: Client) -> str:
-    return "PassthroughCluster" if q(passes_unknown, client) else "BlackHoleCluster"
 
 
 def _origins(client: Client) -> tuple[Ref, ...]:

@@ -20,6 +20,7 @@ from lateen.envoy.virtual_host import encoded_routes, encoded_virtual_host, fiel
 from lateen.features.compile import gateway_routes, service_routes
 from lateen.features.encoding import pack, set_seconds
 from lateen.intent import route_table
+from lateen.intent.destination import BLACK_HOLE
 from lateen.intent.route_table import ANY, GatewayHost, ServiceHost
 from lateen.intent.scope import Scope
 from lateen.lib.ids import Ref
@@ -35,7 +36,6 @@ ALLOW_ANY = "allow_any"
 BLOCK_ALL = "block_all"
 BLACKHOLE = "blackhole"
 MISDIRECTED = "misdirected"
-PASSTHROUGH_CLUSTER = "PassthroughCluster"
 _VIRTUAL_HOSTS = 2
 """The number of the field `RouteConfiguration.virtual_hosts`."""
 
@@ -55,7 +55,7 @@ def route_names(q: Q, scope: Scope) -> tuple[str, ...]:
     if scope.router:
         return q(route_table.gateway_routes, scope.namespace, scope.labels)
     client = q(client_of, scope.namespace, scope.labels, scope.router)
-    return tuple(str(port) for port in q(route_table.http_ports, client))
+    return (*(str(port) for port in q(route_table.http_ports, client)), *q(route_table.whole_tables, client))
 
 
 def route_configuration(q: Q, scope: Scope, name: str) -> Resource | None:
@@ -64,6 +64,8 @@ def route_configuration(q: Q, scope: Scope, name: str) -> Resource | None:
     if scope.router:
         servers = q(route_table.gateway_table, scope.namespace, scope.labels, name)
         return q(gateway_configuration, client, name, servers) if servers else None
+    if name in q(route_table.whole_tables, client):
+        return q(whole_configuration, client, scope.labels, name)
     host, _, number = name.rpartition(":")
     if not number.isdecimal():
         return None
@@ -86,8 +88,17 @@ def port_configuration(q: Q, client: Client, labels: Labels, port: int) -> Resou
     hosts = q(route_table.sidecar_hosts, client, port)
     fragments = [q(sidecar_fragment, client, labels, each) for each in hosts]
     if not any(ANY in each.domains and made.body for each, made in zip(hosts, fragments, strict=True)):
-        fragments.append(q(unknown_fragment, client))
+        fragments.append(q(unknown_fragment, q(route_table.unknown_on_port, client, port)))
     return _joined(str(port), fragments)
+
+
+def whole_configuration(q: Q, client: Client, labels: Labels, name: str) -> Resource:
+    """The table of a Unix socket or a forward proxy, where names come with ports. Other names end there: nobody knows
+    where else the client wanted to go."""
+    hosts = q(route_table.whole_hosts, client, name)
+    fragments = [q(sidecar_fragment, client, labels, each) for each in hosts]
+    fragments.append(q(unknown_fragment, BLACK_HOLE))
+    return _joined(name, fragments, ports=True)
 
 
 def service_configuration(q: Q, client: Client, labels: Labels, host: str, port: int) -> Resource | None:
@@ -141,19 +152,20 @@ def empty_table(_q: Q, name: str) -> Resource:
     return resource(name, table.SerializeToString())
 
 
-def _settings() -> pb.RouteConfiguration:
+def _settings(*, ports: bool = False) -> pb.RouteConfiguration:
     table = pb.RouteConfiguration()
     table.validate_clusters.value = False
     table.max_direct_response_body_size_bytes.value = MAX_DIRECT_RESPONSE_BYTES
-    table.ignore_port_in_host_matching = True
+    table.ignore_port_in_host_matching = not ports
     return table
 
 
-def _joined(name: str, fragments: list[Fragment], alternative: str = "") -> Resource:
-    """A table; `alternative` tells clients where else the same is offered (RFC 7838)."""
+def _joined(name: str, fragments: list[Fragment], alternative: str = "", *, ports: bool = False) -> Resource:
+    """A table; `alternative` tells clients where else the same is offered (RFC 7838). `ports`: the domains of its
+    virtual hosts have ports, which count."""
     head = pb.RouteConfiguration()
     head.name = name
-    tail = _settings()
+    tail = _settings(ports=ports)
     if alternative:
         header = tail.response_headers_to_add.add()
         header.header.key = "alt-svc"
@@ -207,20 +219,20 @@ def misdirected_fragment(_: Q, number: int, names: tuple[str, ...]) -> Fragment:
     return _fragment(host.SerializeToString(deterministic=True))
 
 
-def unknown_fragment(q: Q, client: Client) -> Fragment:
-    """The virtual host for names nobody knows: on to where the request was sent, or 502."""
-    name = ALLOW_ANY if q(route_table.passes_unknown, client) else BLOCK_ALL
-    return _fragment(encoded_virtual_host(name, (ANY,), q(unknown_routes, client)))
+def unknown_fragment(q: Q, cluster: str) -> Fragment:
+    """The virtual host for names nobody knows: on to a cluster (where the request was sent), or 502."""
+    name = BLOCK_ALL if cluster == BLACK_HOLE else ALLOW_ANY
+    return _fragment(encoded_virtual_host(name, (ANY,), q(unknown_routes, cluster)))
 
 
-def unknown_routes(q: Q, client: Client) -> bytes:
+def unknown_routes(_: Q, cluster: str) -> bytes:
     """What a virtual host for names nobody knows has beside its names, encoded."""
     host = components.VirtualHost()
     route = host.routes.add()
     route.match.prefix = "/"
-    if q(route_table.passes_unknown, client):
+    if cluster != BLACK_HOLE:
         route.name = ALLOW_ANY
-        route.route.cluster = PASSTHROUGH_CLUSTER
+        route.route.cluster = cluster
         _no_time_limit(route)
     else:
         route.name = BLOCK_ALL

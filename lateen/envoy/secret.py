@@ -32,11 +32,11 @@ from lateen.envoy.sources import (
     FILE_SEPARATOR,
 )
 from lateen.envoy.tls import authority_files, certificate_files
+from lateen.intent.inbound import inbound_ports
 from lateen.intent.scope import Scope
 from lateen.lib.ids import Ref
 from lateen.model.gateways import gateway_servers
 from lateen.model.visibility import client_of
-from lateen.model.workloads import Labels
 
 _CERTIFICATE = ("tls.crt", "cert")
 _KEY = ("tls.key", "key")
@@ -53,7 +53,7 @@ def secret_names(_q: Q, _scope: Scope) -> tuple[str, ...]:
 def secret_resource(q: Q, scope: Scope, name: str) -> Resource | None:
     """A credential for a proxy; None when it isn't meant for it, isn't there or lacks what is asked for."""
     if name.startswith((FILE_CERTIFICATE_PREFIX, FILE_AUTHORITY_PREFIX)):
-        return q(_of_files, scope.namespace, scope.labels, name) if scope.router else None
+        return q(_of_files, scope, name)
     if not name.startswith(CREDENTIAL_PREFIX):
         return None
     if not scope.router:
@@ -78,15 +78,19 @@ def credentials_of(q: Q, namespace: str, rules: tuple[str, ...]) -> frozenset[st
     return frozenset(each.credential_name for each in settings if each is not None and each.credential_name)
 
 
-def _of_files(q: Q, namespace: str, labels: Labels, name: str) -> Resource | None:
-    """The names of files that some server of a router has its certificate or its clients' authorities in."""
+def _of_files(q: Q, scope: Scope, name: str) -> Resource | None:
+    """The names of files that some server of a router, or a port of a sidecar, has its certificate or its clients'
+    authorities in."""
     kind, _, files = name.partition(":")
     first, _, second = files.partition(FILE_SEPARATOR)
+    if scope.router:
+        servers = [(each.tls, each.gateway) for each in q(gateway_servers, scope.namespace, scope.labels)]
+    else:
+        servers = [(each.tls, ref) for each in q(inbound_ports, scope) for ref in each.origins]
     users = [
-        each.gateway
-        for each in q(gateway_servers, namespace, labels)
-        if each.tls is not None
-        and ((first, second) in certificate_files(each.tls) or (first, second) == authority_files(each.tls))
+        ref
+        for tls, ref in servers
+        if tls is not None and ((first, second) in certificate_files(tls) or (first, second) == authority_files(tls))
     ]
     if not users or not first:
         return None

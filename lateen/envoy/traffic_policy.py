@@ -16,6 +16,7 @@ from envoy.extensions.transport_sockets.proxy_protocol.v3.upstream_proxy_protoco
     ProxyProtocolUpstreamTransport,
 )
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2 as upstream
+from google.protobuf.duration_pb2 import Duration
 
 from lateen.api.istio.destination_rule import (
     ConnectionPoolSettings,
@@ -26,6 +27,7 @@ from lateen.api.istio.destination_rule import (
     TcpKeepalive,
     WarmupConfiguration,
 )
+from lateen.envoy.virtual_host import field
 from lateen.features.encoding import pack, set_seconds
 from lateen.model.protocols import Protocol
 
@@ -35,6 +37,8 @@ PROXY_PROTOCOL = "envoy.transport_sockets.upstream_proxy_protocol"
 DEFAULT_IDLE_S = 3600.0
 _DEFAULT_WARMUP_PERCENT = 10.0
 _MIN_RING = 1024
+_BUDGET_INTERVAL = 3
+"""The number of the field `RetryBudget.budget_interval`."""
 
 
 def set_load_balancer(cluster: Cluster, settings: LoadBalancerSettings | None) -> None:
@@ -104,6 +108,11 @@ def set_retry_budget(cluster: Cluster, budget: RetryBudget | None) -> None:
         written.budget_percent.value = budget.percent
     if budget.min_retry_concurrency is not None:
         written.min_retry_concurrency.value = budget.min_retry_concurrency
+    if budget.budget_interval is not None:
+        # The messages we have are older than this field, so it goes in as bytes.
+        interval = Duration()
+        set_seconds(interval, budget.budget_interval.seconds)
+        written.MergeFromString(field(_BUDGET_INTERVAL, interval.SerializeToString()))
 
 
 def set_outlier_detection(cluster: Cluster, settings: OutlierDetection | None) -> None:

@@ -18,7 +18,7 @@ from lateen.features.feature import Feature, Rule
 from lateen.intent.policy import effective_policy
 from lateen.intent.route import Hash, HashPolicy, HashSource
 from lateen.model.destination_rules import destination_rule
-from lateen.model.visibility import Client
+from lateen.model.visibility import Client, visible
 
 
 def intent(q: Q, rule: Rule) -> HashPolicy | None:
@@ -33,7 +33,9 @@ def intent(q: Q, rule: Rule) -> HashPolicy | None:
 
 def destination_hash(q: Q, client: Client, host: str, port: int, subset: str) -> Hash | None:
     """The part of a request that decides the endpoint at a destination, or None."""
-    balancer = effective_policy(q, q(destination_rule, client, host), subset, port).load_balancer
+    service = q(visible, client, host)
+    sticky = service is not None and service.sticky
+    balancer = effective_policy(q, q(destination_rule, client, host), subset, port, sticky=sticky).load_balancer
     return _hash(balancer.consistent_hash) if balancer is not None else None
 
 

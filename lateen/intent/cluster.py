@@ -63,6 +63,8 @@ class OutboundCluster(msgspec.Struct, frozen=True, kw_only=True):
     subject_alt_names: tuple[str, ...] = ()
     """Of the service itself (a ServiceEntry)."""
     labels: Labels = ()
+    distribution: str = ""
+    node_local: bool = False
     peers: tuple[str, ...] = ()
     """URI names of who may answer; empty: anybody the root certificate vouches for."""
     origins: tuple[Ref, ...] = ()
@@ -151,8 +153,8 @@ def outbound_cluster(q: Q, client: Client, name: str) -> OutboundCluster | None:
     chosen = rule.subset(subset) if rule is not None and subset else None
     if subset and chosen is None:
         return None
-    policy = effective_policy(q, rule, subset, number)
     answering, answering_port, resolution = _answering(q, client, service, number)
+    policy = effective_policy(q, rule, subset, number, sticky=answering.sticky)
     load_balancer = policy.load_balancer.simple if policy.load_balancer is not None else None
     if resolution is Resolution.ENDPOINTS and (answering.headless or load_balancer == "PASSTHROUGH"):
         resolution = Resolution.PASSTHROUGH
@@ -175,6 +177,8 @@ def outbound_cluster(q: Q, client: Client, name: str) -> OutboundCluster | None:
         external=answering.external,
         subject_alt_names=answering.subject_alt_names,
         labels=tuple(sorted(chosen.labels.items())) if chosen is not None else (),
+        distribution=answering.distribution,
+        node_local=answering.node_local,
         peers=_peers(q, answering, answering_port, policy.tls) if transport in _MUTUAL else (),
         origins=tuple(dict.fromkeys(origins)),
     )

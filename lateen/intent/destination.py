@@ -31,6 +31,11 @@ class WeightedRoute(Protocol):
 
 T = TypeVar("T", bound=WeightedRoute)
 
+BLACK_HOLE = "BlackHoleCluster"
+"""The cluster without endpoints: what goes there ends there."""
+PASSTHROUGH = "PassthroughCluster"
+"""The cluster that goes where the client wanted to go."""
+
 
 def cluster_name(host: str, port: int, subset: str = "") -> str:
     """The cluster of a service port."""

@@ -11,19 +11,22 @@ from __future__ import annotations
 import msgspec
 
 from lateen.api.istio.destination_rule import ConnectionPoolSettings
-from lateen.api.istio.sidecar import Sidecar
+from lateen.api.istio.gateway import ServerTLSSettings
+from lateen.api.istio.sidecar import IstioIngressListener, Sidecar
 from lateen.api.objects import get
 from lateen.engine import Q
 from lateen.intent.scope import Scope
 from lateen.lib.ids import Ref
+from lateen.lib.names import UNIX_PREFIX
 from lateen.model.destination_rules import destination_rule, port_policy
-from lateen.model.endpoints import entry_port, hosts_at, workload_port
+from lateen.model.endpoints import Endpoint, endpoints, entry_port, hosts_at, workload_port
 from lateen.model.hosts import service_host
 from lateen.model.mesh import domain
 from lateen.model.peer_authentication import MtlsMode, peer_policy
 from lateen.model.protocols import Protocol, parse_protocol
 from lateen.model.services import MeshService, candidates, selected_by
-from lateen.model.visibility import client_of, sidecar_for
+from lateen.model.visibility import ANY_ADDRESS, LOOPBACK, client_of, sidecar_for
+from lateen.model.workloads import pod_workload, selected_pods
 
 
 class InboundPort(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +34,9 @@ class InboundPort(msgspec.Struct, frozen=True, kw_only=True):
 
     `host` and `service_port` name the Service port it belongs to (empty and 0 for a Sidecar's ingress listener),
     `endpoint` where the application listens when it isn't the address that was dialled: `IP:PORT` or `unix:PATH`;
-    `rewritten_port` the port it listens on at that address when it's another one.
+    `rewritten_port` the port it listens on at that address when it's another one. `bind` is where the proxy itself
+    listens, empty when connections are captured. `tls` is the TLS of clients that ends here; `protocol` is then what
+    is inside.
     """
 
     port: int
@@ -43,6 +48,8 @@ class InboundPort(msgspec.Struct, frozen=True, kw_only=True):
     service_port: int = 0
     endpoint: str = ""
     rewritten_port: int = 0
+    bind: str = ""
+    tls: ServerTLSSettings | None = None
     pool: ConnectionPoolSettings | None = None
     origins: tuple[Ref, ...] = ()
 
@@ -56,15 +63,7 @@ def inbound_ports(q: Q, scope: Scope) -> tuple[InboundPort, ...]:
     default_pool = sidecar.spec.inbound_connection_pool if sidecar is not None else None
     if sidecar is not None and sidecar.spec.ingress:
         return tuple(
-            InboundPort(
-                port=each.port.number or 0,
-                protocol=parse_protocol(each.port.protocol or ""),
-                mode=policy.at(each.port.number or 0),
-                endpoint=_endpoint(each.default_endpoint or ""),
-                rewritten_port=_rewritten_port(each.default_endpoint or "", each.port.number or 0),
-                pool=each.connection_pool or default_pool,
-                origins=(sidecar.ref,),
-            )
+            _of_ingress(scope, each, policy.at(each.port.number or 0), default_pool, sidecar.ref)
             for each in sidecar.spec.ingress
         )
     ports: dict[int, InboundPort] = {}
@@ -85,6 +84,37 @@ def inbound_ports(q: Q, scope: Scope) -> tuple[InboundPort, ...]:
             origins=(service.ref, *rules, *policy.origins, *((sidecar.ref,) if sidecar is not None else ())),
         )
     return tuple(ports[each] for each in sorted(ports))
+
+
+def _of_ingress(
+    scope: Scope,
+    listener: IstioIngressListener,
+    mode: MtlsMode,
+    default_pool: ConnectionPoolSettings | None,
+    ref: Ref,
+) -> InboundPort:
+    number = listener.port.number or 0
+    said = listener.default_endpoint or ""
+    bind = listener.bind or ""
+    if listener.capture_mode == "NONE" and bind in ANY_ADDRESS:
+        # A listener on every address would take the calls of the application to others' ports of that number.
+        bind = scope.addresses[0] if scope.addresses else ANY_ADDRESS[1]
+    endpoint = _endpoint(said)
+    if listener.capture_mode == "NONE" and not endpoint:  # the address that was dialled is the proxy's own
+        endpoint = f"{LOOPBACK}:{_rewritten_port(said, number) or number}"
+    protocol = parse_protocol(listener.port.protocol or "")
+    tls = listener.tls if mode is MtlsMode.DISABLE else None
+    return InboundPort(
+        port=number,
+        protocol=_INSIDE.get(protocol, protocol) if tls is not None else protocol,
+        mode=mode,
+        endpoint=endpoint,
+        rewritten_port=0 if endpoint else _rewritten_port(said, number),
+        bind=bind if listener.capture_mode == "NONE" else "",
+        tls=tls,
+        pool=listener.connection_pool or default_pool,
+        origins=(ref,),
+    )
 
 
 def served(q: Q, scope: Scope) -> tuple[tuple[MeshService, int, int], ...]:
@@ -108,6 +138,20 @@ def served(q: Q, scope: Scope) -> tuple[tuple[MeshService, int, int], ...]:
     return tuple(dict.fromkeys(found))
 
 
+def peers(q: Q, scope: Scope) -> tuple[Endpoint, ...]:
+    """The workloads that are like this one, each once: the endpoints of the first service it serves, else the Pods
+    with its labels."""
+    for service, _, number in q(served, scope):
+        if found := q(endpoints, service.ref, service.host, number):
+            return found
+    pods = (q(pod_workload, scope.namespace, name) for name in q(selected_pods, scope.namespace, scope.labels))
+    return tuple(
+        Endpoint(address=each.addresses[0], port=1, locality=each.locality)
+        for each in pods
+        if each is not None and each.addresses
+    )
+
+
 def _sidecar(q: Q, scope: Scope) -> Sidecar | None:
     ref = q(sidecar_for, scope.namespace, scope.labels)
     return get(q, Sidecar, ref.namespace, ref.name) if ref is not None else None
@@ -123,8 +167,8 @@ def _own_pool(q: Q, scope: Scope, host: str, port: int) -> tuple[ConnectionPoolS
 
 def _endpoint(said: str) -> str:
     """A `defaultEndpoint` other than the workload's own address."""
-    if said.startswith("unix://"):
-        return "unix:" + said.removeprefix("unix://")
+    if said.startswith(UNIX_PREFIX):
+        return "unix:" + said.removeprefix(UNIX_PREFIX)
     address, _, port = said.rpartition(":")
     return said if port.isdigit() and address not in _OWN_ADDRESS else ""
 
@@ -135,4 +179,6 @@ def _rewritten_port(said: str, listened: int) -> int:
     return int(port) if port.isdigit() and address in _OWN_ADDRESS and int(port) != listened else 0
 
 
+_INSIDE = {Protocol.HTTPS: Protocol.HTTP, Protocol.TLS: Protocol.TCP}
+"""What is inside of TLS that has ended."""
 _OWN_ADDRESS = ("", "0.0.0.0", "[::]")  # noqa: S104 (compared, not bound)

@@ -1,27 +1,69 @@
-"""Which endpoints a client prefers by where they are: failover by locality or labels, or a distribution by weight.
+"""Which endpoints a client prefers by where they are: failover by locality or labels, shares, or zones by their size.
 
 Failover needs outlier detection (nothing else would notice that the near endpoints are bad); a distribution does
-not. Only clusters with such a setting depend on the client's locality; all others are shared.
+not, and neither do zone-aware balancing and the `trafficDistribution` of a Service: there the endpoints that are not
+ready are gone. Only clusters with such a preference depend on where the client is; all others are shared.
 
-Source: https://istio.io/latest/docs/reference/config/networking/destination-rule/#LocalityLoadBalancerSetting
+Zone-aware balancing leaves the choice among the zones of the client's region to Envoy, which compares how many
+endpoints each zone has with how many clients: the latter are the endpoints of the proxy's own cluster
+(`lateen.envoy.endpoint`). Other regions come after.
+
+Source: https://istio.io/latest/docs/reference/config/networking/destination-rule/#LocalityLoadBalancerSetting and
+https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/zone_aware
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import msgspec
 
-from lateen.api.istio.destination_rule import LocalityLoadBalancerSetting
+from lateen.api.istio.destination_rule import Distribute, Failover
 from lateen.engine import Q
 from lateen.intent.cluster import OutboundCluster
 from lateen.model.endpoints import Endpoint
-from lateen.model.mesh import locality_setting
+from lateen.model.mesh import locality_setting, zone_aware_setting
 from lateen.model.workloads import Labels, Locality
 
 REGION = "topology.kubernetes.io/region"
 ZONE = "topology.kubernetes.io/zone"
 SUBZONE = "topology.istio.io/subzone"
+NETWORK = "topology.istio.io/network"
+HOSTNAME = "kubernetes.io/hostname"
+MIN_CLUSTER_SIZE: Final = 6
+"""How many endpoints zone-aware balancing takes, unless told otherwise."""
+
+_NEAR: Final = {"zone": (REGION, ZONE), "node": (REGION, ZONE, HOSTNAME)}
+"""The labels that decide the order for each `trafficDistribution`."""
+
+
+class Whereabouts(msgspec.Struct, frozen=True, cache_hash=True):
+    """Where a client is and what it is labelled; empty where it doesn't matter."""
+
+    locality: Locality = Locality()
+    labels: Labels = ()
+    node: str = ""
+
+
+class Preference(msgspec.Struct, frozen=True):
+    """What is preferred. Without shares and labels it is the nearer places. `zones`: the least number of endpoints in
+    the client's region that zone-aware balancing begins with; 0: it is off."""
+
+    distribute: tuple[Distribute, ...] = ()
+    failover: tuple[Failover, ...] = ()
+    labels: tuple[str, ...] = ()
+    zones: int = 0
+
+    @property
+    def weighted(self) -> bool:
+        """True when the groups have weights that count."""
+        return not self.zones
+
+    @property
+    def by_node(self) -> bool:
+        """True when the client's node decides anything."""
+        return HOSTNAME in self.labels
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -33,19 +75,26 @@ class Group(msgspec.Struct, frozen=True):
     endpoints: tuple[Endpoint, ...]
 
 
-def setting_of(q: Q, cluster: OutboundCluster) -> LocalityLoadBalancerSetting | None:
-    """The locality setting in force for a cluster, or None when where endpoints are doesn't matter."""
-    balancer = cluster.policy.load_balancer
-    said = balancer.locality_lb_setting if balancer is not None else None
-    setting = said if said is not None else q(locality_setting)
+def preference_of(q: Q, cluster: OutboundCluster) -> Preference | None:
+    """The preference in force for a cluster, or None when where endpoints are doesn't matter.
+
+    The DestinationRule counts before the Service, which counts before the mesh.
+    """
+    balancer, detects = cluster.policy.load_balancer, cluster.policy.outlier_detection is not None
+    zones = balancer.zone_aware_lb_setting if balancer is not None else None
+    setting = balancer.locality_lb_setting if balancer is not None else None
+    if zones is None and setting is None:
+        if cluster.distribution:
+            return Preference(labels=_NEAR[cluster.distribution])
+        zones, setting = q(zone_aware_setting), q(locality_setting)
+    if zones is not None and zones.enabled:
+        return Preference((), zones.failover, zones.failover_priority, zones.min_cluster_size or MIN_CLUSTER_SIZE)
     if setting is None:
         # Outlier detection alone turns failover on.
-        return LocalityLoadBalancerSetting() if cluster.policy.outlier_detection is not None else None
-    if setting.enabled is False:
+        return Preference() if detects else None
+    if setting.enabled is False or not (setting.distribute or detects):
         return None
-    if not setting.distribute and cluster.policy.outlier_detection is None:
-        return None
-    return setting
+    return Preference(setting.distribute, setting.failover, setting.failover_priority)
 
 
 def by_place(endpoints: Iterable[Endpoint]) -> tuple[Group, ...]:
@@ -58,26 +107,44 @@ def by_place(endpoints: Iterable[Endpoint]) -> tuple[Group, ...]:
     )
 
 
-def by_setting(
-    setting: LocalityLoadBalancerSetting, client: Locality, labels: Labels, endpoints: tuple[Endpoint, ...]
-) -> tuple[Group, ...]:
-    """Endpoints grouped by locality and priority for a client at a locality with those labels."""
-    for each in setting.distribute:
-        if _covers(each.from_ or "", client):
+def by_zone(client: Locality, endpoints: Iterable[Endpoint]) -> tuple[Group, ...]:
+    """Endpoints grouped by region and zone; the client's own zone is called what the client's place is."""
+    return by_place(msgspec.structs.replace(each, locality=_zone(client, each.locality)) for each in endpoints)
+
+
+def by_preference(preference: Preference, client: Whereabouts, endpoints: tuple[Endpoint, ...]) -> tuple[Group, ...]:
+    """Endpoints grouped by locality and priority for a client."""
+    for each in preference.distribute:
+        if _covers(each.from_ or "", client.locality):
             return _distributed(each.to, by_place(endpoints))
-    if setting.distribute:
+    if preference.distribute:
         return by_place(endpoints)
-    if setting.failover_priority:
-        ranked = [(_label_rank(setting.failover_priority, client, labels, each), each) for each in endpoints]
-    else:
-        targets = {each.from_ or "": each.to or "" for each in setting.failover}
-        ranked = [(_place_rank(client, each.locality, targets), each) for each in endpoints]
+    ranked = [(_rank(preference, client, each), each) for each in endpoints]
     priorities = {rank: number for number, rank in enumerate(sorted({rank for rank, _ in ranked}))}
     groups: list[Group] = []
     for rank, number in priorities.items():
-        members = by_place(each for own, each in ranked if own == rank)
+        alike = (each for own, each in ranked if own == rank)
+        members = by_zone(client.locality, alike) if preference.zones else by_place(alike)
         groups += [msgspec.structs.replace(group, priority=number) for group in members]
     return tuple(groups)
+
+
+def _rank(preference: Preference, client: Whereabouts, endpoint: Endpoint) -> tuple[int, ...]:
+    """Where an endpoint stands, the least first."""
+    targets = {each.from_ or "": each.to or "" for each in preference.failover}
+    by_labels = _label_rank(preference.labels, client, endpoint)
+    if preference.zones:
+        if endpoint.locality.region == client.locality.region:
+            return (0, 0, 0)
+        return (1, by_labels, _place_rank(client.locality, endpoint.locality, targets))
+    if preference.labels:
+        return (by_labels, _place_rank(client.locality, endpoint.locality, targets) if targets else 0)
+    return (_place_rank(client.locality, endpoint.locality, targets),)
+
+
+def _zone(client: Locality, place: Locality) -> Locality:
+    near = (place.region, place.zone) == (client.region, client.zone)
+    return client if near else Locality(place.region, place.zone)
 
 
 def _distributed(to: Mapping[str, int], groups: tuple[Group, ...]) -> tuple[Group, ...]:
@@ -108,10 +175,12 @@ def _place_rank(client: Locality, place: Locality, targets: dict[str, str]) -> i
     return 1 if place.subzone != client.subzone else 0
 
 
-def _label_rank(wanted: tuple[str, ...], client: Locality, labels: Labels, endpoint: Endpoint) -> int:
+def _label_rank(wanted: tuple[str, ...], client: Whereabouts, endpoint: Endpoint) -> int:
     """How many of the labels, counted from the first, do not match: the first mismatch ends the count."""
-    own = _places(client) | dict(labels)
-    theirs = _places(endpoint.locality) | dict(endpoint.labels)
+    own = dict(client.labels) | _places(client.locality, client.node)
+    theirs = dict(endpoint.labels) | _places(endpoint.locality, endpoint.node)
+    if endpoint.network:
+        theirs[NETWORK] = endpoint.network
     for index, each in enumerate(wanted):
         key, _, value = each.partition("=")
         if theirs.get(key, "") != (value or own.get(key, "")):
@@ -119,5 +188,5 @@ def _label_rank(wanted: tuple[str, ...], client: Locality, labels: Labels, endpo
     return 0
 
 
-def _places(place: Locality) -> dict[str, str]:
-    return {REGION: place.region, ZONE: place.zone, SUBZONE: place.subzone}
+def _places(place: Locality, node: str) -> dict[str, str]:
+    return {REGION: place.region, ZONE: place.zone, SUBZONE: place.subzone, HOSTNAME: node}

@@ -6,6 +6,10 @@ has to be found out, and every TCP or TLS port, gets a listener of its own at th
 chosen by server name or address range. The table of listeners changes when services come, go or change ports; what
 is inside a listener is found when it is asked for.
 
+Where the Sidecar of a client says where an egress listener is (`bind`), or that nothing is captured for it, all its
+services are there: requests are told apart by their host, TLS by its server name, and of other streams the first
+service by name has the address for itself.
+
 Source: https://istio.io/latest/docs/ops/configuration/traffic-management/protocol-selection/
 """
 
@@ -25,10 +29,18 @@ from lateen.intent.route import Destination
 from lateen.intent.stream import StreamRoute, tcp_routes, tls_routes
 from lateen.lib.ids import Ref
 from lateen.model.endpoints import endpoints
-from lateen.model.protocols import Protocol
+from lateen.model.protocols import Protocol, parse_protocol
 from lateen.model.services import MeshService, ServicePort, address_ranges, hosts_at
 from lateen.model.virtual_services import mesh_virtual_service, routes_streams, source_keys
-from lateen.model.visibility import Client, visible, visible_services
+from lateen.model.visibility import (
+    Client,
+    EgressListener,
+    egress,
+    listening,
+    numbered_ports,
+    visible,
+    visible_services,
+)
 from lateen.model.workloads import Labels
 
 WILDCARD = "0.0.0.0"  # noqa: S104 (part of a listener's name)
@@ -45,11 +57,13 @@ class Http(enum.StrEnum):
 
 
 class OutboundListener(msgspec.Struct, frozen=True):
-    """One listener: `address` is `0.0.0.0` or a service's; `route` the name of its table when it reads requests."""
+    """One listener: `address` is `0.0.0.0`, a service's, or what a Sidecar says (with port 0 a `unix://PATH`); `route`
+    the name of its table when it reads requests. `captures`: redirection brings connections to it."""
 
     name: str
     address: str
     port: int
+    captures: bool = True
     http: Http = Http.NO
     route: str = ""
     streams: tuple[StreamRoute, ...] = ()
@@ -136,22 +150,33 @@ def outbound_listener(q: Q, client: Client, labels: Labels, name: str) -> Outbou
         return None
     address, _, number = name.rpartition("_")
     port = int(number)
+    placed = q(_placed, client, name)
     streams: list[StreamRoute] = []
     http, route = Http.NO, ""
     origins: list[Ref] = []
-    for host, _ in q(_services_of, client, name):
+    for host, service_port in q(_services_of, client, name):
         if not host:
-            http, route = Http.SHARED, number
+            http, route = Http.SHARED, route_table.table_of(placed) if placed is not None and placed.whole else number
             continue
         service = q(visible, client, host)
-        declared = service.port(port) if service is not None else None
+        declared = service.port(service_port) if service is not None else None
         if service is None or declared is None:
             continue
         origins.append(service.ref)
         if declared.protocol is Protocol.AUTO and http is Http.NO:
             http, route = Http.OWN, f"{host}:{port}"
-        streams += _streams(q, client, labels, service, declared, by_address=address != WILDCARD)
-    return OutboundListener(name, address, port, http, route, tuple(distinct(streams)), tuple(dict.fromkeys(origins)))
+        by_address = address != WILDCARD and placed is None
+        streams += _streams(q, client, labels, service, declared, by_address=by_address)
+    return OutboundListener(
+        name,
+        address,
+        port,
+        placed is None or placed.captures,
+        http,
+        route,
+        tuple(distinct(streams)),
+        tuple(dict.fromkeys(origins)),
+    )
 
 
 def _table(q: Q, client: Client) -> Mapping[str, tuple[tuple[str, int], ...]]:
@@ -160,12 +185,21 @@ def _table(q: Q, client: Client) -> Mapping[str, tuple[tuple[str, int], ...]]:
     ports: set[int] = set()
     for host in q(visible_services, client):
         for name, port, http in q(_listeners_of, client, host):
-            ports.add(port)
+            ports.add(int(name.rpartition("_")[2]))
             found.setdefault(name, {})["" if http else host, port] = None
     for port in q(route_table.http_ports, client):
         if port not in ports:  # only a VirtualService's own host name is served there
-            found.setdefault(f"{WILDCARD}_{port}", {})["", port] = None
+            where = listening(q(egress, client), port)
+            address = where.address if where is not None else ""
+            found.setdefault(f"{address or WILDCARD}_{port}", {})["", port] = None
     return {name: tuple(sorted(services)) for name, services in found.items()}
+
+
+def _placed(q: Q, client: Client, name: str) -> EgressListener | None:
+    """The egress listener that says where a listener is; None for a listener at services' own addresses."""
+    address, _, number = name.rpartition("_")
+    found = [each for each in q(egress, client) if each.address == address]
+    return next((e for e in found if e.port == int(number)), next((e for e in found if not e.port), None))
 
 
 def _services_of(q: Q, client: Client, name: str) -> tuple[tuple[str, int], ...]:
@@ -173,11 +207,15 @@ def _services_of(q: Q, client: Client, name: str) -> tuple[tuple[str, int], ...]
 
 
 def _listeners_of(q: Q, client: Client, host: str) -> tuple[tuple[str, int, bool], ...]:
-    """The listeners a service needs: name, port, and whether the shared table of the port serves it."""
+    """The listeners a service needs: name, port of the service, and whether a table of several serves it."""
     service = q(visible, client, host)
+    listeners = q(egress, client)
     found: list[tuple[str, int, bool]] = []
-    for port in service.ports if service is not None else ():
+    for port in q(numbered_ports, client, host):
         if port.protocol is Protocol.UDP:
+            continue
+        if (where := listening(listeners, port.number)) is not None and where.address:
+            found += _of_placed(where, port)
             continue
         addresses = [each for each in service.addresses if "/" not in each] if service is not None else []
         if port.protocol.is_http or (port.protocol is Protocol.AUTO and not addresses):
@@ -188,7 +226,27 @@ def _listeners_of(q: Q, client: Client, host: str) -> tuple[tuple[str, int, bool
             found += [(f"{each}_{port.number}", port.number, False) for each in addresses]
             continue
         found += [(f"{each}_{port.number}", port.number, False) for each in addresses or [WILDCARD]]
+    for where in listeners:
+        if where.whole and service is not None and where.sees(service):
+            found += _of_whole(where, service)
     return tuple(found)
+
+
+def _of_placed(where: EgressListener, port: ServicePort) -> Iterable[tuple[str, int, bool]]:
+    """What a port needs of a listener that a Sidecar places. When its protocol is to be found out it may be both."""
+    name = f"{where.address}_{port.number}"
+    if not port.protocol.is_tcp:
+        yield name, port.number, True
+    if not port.protocol.is_http:
+        yield name, port.number, False
+
+
+def _of_whole(where: EgressListener, service: MeshService) -> Iterable[tuple[str, int, bool]]:
+    """What a service needs of a Unix socket or a forward proxy."""
+    streams = parse_protocol(where.protocol).is_tcp
+    for port in service.ports:
+        if port.protocol is not Protocol.UDP and (streams or not port.protocol.is_tcp):
+            yield f"{where.address}_{where.port}", port.number, not streams
 
 
 def _streams(

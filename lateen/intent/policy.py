@@ -14,6 +14,7 @@ import msgspec
 from lateen.api.istio.destination_rule import (
     ClientTLSSettings,
     ConnectionPoolSettings,
+    ConsistentHashLB,
     LoadBalancerSettings,
     OutlierDetection,
     PortTrafficPolicy,
@@ -39,15 +40,21 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     tunnel: TunnelSettings | None = None
 
 
-def effective_policy(q: Q, rule: Rule | None, subset: str, port: int) -> Policy:
-    """The policy of a subset (empty for the whole service) at a port."""
+def effective_policy(q: Q, rule: Rule | None, subset: str, port: int, *, sticky: bool = False) -> Policy:
+    """The policy of a subset (empty for the whole service) at a port. `sticky`: the Service itself wants a client to
+    stay with its endpoint, unless a rule says how endpoints are chosen."""
     policy = q(_mesh_policy)
+    if sticky:
+        policy = msgspec.structs.replace(policy, load_balancer=_STICKY)
     if rule is None:
         return policy
     policy = _over(policy, port_policy(rule.policy, port))
     if subset and (found := rule.subset(subset)) is not None:
         policy = _over(policy, port_policy(found.traffic_policy, port))
     return policy
+
+
+_STICKY = LoadBalancerSettings(consistent_hash=ConsistentHashLB(use_source_ip=True))
 
 
 def _mesh_policy(q: Q) -> Policy:

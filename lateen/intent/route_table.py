@@ -7,6 +7,9 @@ cover. Names that another TLS server of the port has are `misdirected` there: a 
 several hosts is told to ask again on another. No name is in a table twice: a full name belongs to its own host, a
 short one to the first that claims it.
 
+Where a Sidecar has a Unix socket or a forward proxy, its table has all ports of the services it gives: the request
+names the port (`reviews:9080`), and a name alone is for the first.
+
 Routes are not here: a table changes when a host comes, goes or is renamed, never when a rule changes.
 """
 
@@ -19,11 +22,13 @@ import msgspec
 from lateen.api.istio.sidecar import Sidecar
 from lateen.api.objects import get
 from lateen.engine import Q
+from lateen.intent.destination import BLACK_HOLE, PASSTHROUGH, destination
 from lateen.lib.ids import Ref
 from lateen.model.gateways import ANY, GatewayServer, gateway_servers
-from lateen.model.hosts import covers, is_wildcard, most_specific, parse_service_host
+from lateen.model.hosts import covers, is_wildcard, most_specific, parse_service_host, resolve
 from lateen.model.mesh import domain, outbound_policy
 from lateen.model.protocols import Protocol
+from lateen.model.services import ServicePort
 from lateen.model.virtual_services import (
     Binding,
     Order,
@@ -33,7 +38,15 @@ from lateen.model.virtual_services import (
     mesh_virtual_service,
     source_keys,
 )
-from lateen.model.visibility import Client, visible, visible_services
+from lateen.model.visibility import (
+    Client,
+    EgressListener,
+    egress,
+    listening,
+    numbered_ports,
+    visible,
+    visible_services,
+)
 from lateen.model.workloads import Labels
 
 HTTP_PORT = 80
@@ -125,9 +138,7 @@ def service_names(q: Q, client: Client, host: str) -> tuple[str, ...]:
 
 def http_ports_of(q: Q, client: Client, host: str) -> tuple[int, ...]:
     """The ports of a service on which a client may speak HTTP to it."""
-    found = q(visible, client, host)
-    ports = found.ports if found is not None else ()
-    return tuple(each.number for each in ports if each.protocol.is_http or each.protocol is Protocol.AUTO)
+    return _http(q(numbered_ports, client, host))
 
 
 def alone_ports(q: Q, client: Client, host: str) -> tuple[int, ...]:
@@ -139,14 +150,56 @@ def alone_ports(q: Q, client: Client, host: str) -> tuple[int, ...]:
     return tuple(sorted({port for other in names for port in q(http_ports_of, client, other)})) or (HTTP_PORT,)
 
 
-def passes_unknown(q: Q, client: Client) -> bool:
-    """True when requests for names nobody knows go on to where they were sent: the Sidecar of the client says so,
-    or without a word from it the mesh."""
+def whole_tables(q: Q, client: Client) -> tuple[str, ...]:
+    """The names of the tables of a client's Unix sockets and forward proxies."""
+    return tuple(table_of(each) for each in q(egress, client) if each.whole)
+
+
+def table_of(listener: EgressListener) -> str:
+    """The name of the table of an egress listener: its port, for a Unix socket or a forward proxy where it is."""
+    if listener.socket:
+        return listener.bind
+    return f"{listener.address}:{listener.port}" if listener.whole else str(listener.port)
+
+
+def whole_hosts(q: Q, client: Client, table: str) -> tuple[ServiceHost, ...]:
+    """The virtual hosts of the table of a Unix socket or a forward proxy, by host and port."""
+    listener = next(each for each in q(egress, client) if each.whole and table_of(each) == table)
+    taken: set[str] = set()
+    found: list[ServiceHost] = []
+    for host in q(visible_services, client):
+        service = q(visible, client, host)
+        for port in _http(service.ports) if service is not None and listener.sees(service) else ():
+            names = q(service_names, client, host)
+            free = [each for each in (*names, *(f"{name}:{port}" for name in names)) if each not in taken]
+            taken.update(free)
+            found.append(ServiceHost(host, port, tuple(free), q(mesh_virtual_service, client, host)))
+    names = [each for each in q(mesh_hosts, client) if each not in taken and not q(_names_a_service, client, each)]
+    found += [ServiceHost(host, HTTP_PORT, (host,), q(mesh_virtual_service, client, host)) for host in names]
+    return tuple(found)
+
+
+def unknown_cluster(q: Q, client: Client) -> str:
+    """The cluster of traffic that nobody knows: the egress proxy of the client's Sidecar, PASSTHROUGH or BLACK_HOLE.
+    The Sidecar decides it, or without a word from it the mesh."""
     sidecar = get(q, Sidecar, client.sidecar.namespace, client.sidecar.name) if client.sidecar is not None else None
     policy = sidecar.spec.outbound_traffic_policy if sidecar is not None else None
-    if policy is not None and policy.mode is not None:
-        return policy.mode != "REGISTRY_ONLY"
-    return q(outbound_policy).allow_any
+    if sidecar is None or policy is None:
+        return PASSTHROUGH if q(outbound_policy).allow_any else BLACK_HOLE
+    if policy.mode != "ALLOW_ANY":
+        return BLACK_HOLE
+    if (proxy := policy.egress_proxy) is None:
+        return PASSTHROUGH
+    named = msgspec.structs.replace(proxy, host=resolve(proxy.host, sidecar.namespace, q(domain)))
+    return destination(q, client, named, HTTP_PORT).cluster
+
+
+def unknown_on_port(q: Q, client: Client, port: int) -> str:
+    """The same for what comes to one port. Where the proxy itself was called, there is nothing to pass on to: it would
+    call itself."""
+    found = listening(q(egress, client), port)
+    cluster = q(unknown_cluster, client)
+    return BLACK_HOLE if found is not None and not found.captures and cluster == PASSTHROUGH else cluster
 
 
 def read_keys(q: Q, client: Client, port: int) -> tuple[str, ...]:
@@ -173,6 +226,10 @@ def _services_by_port(q: Q, client: Client) -> Mapping[int, tuple[str, ...]]:
         for number in q(http_ports_of, client, host):
             found.setdefault(number, []).append(host)
     return {number: tuple(hosts) for number, hosts in found.items()}
+
+
+def _http(ports: Iterable[ServicePort]) -> tuple[int, ...]:
+    return tuple(each.number for each in ports if each.protocol.is_http or each.protocol is Protocol.AUTO)
 
 
 def _names_on_port(q: Q, client: Client, port: int) -> tuple[str, ...]:

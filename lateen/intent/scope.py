@@ -13,9 +13,11 @@ import enum
 import msgspec
 
 from lateen.engine import Q
+from lateen.model.distribution import nodes_matter
 from lateen.model.envoy_filters import patches_tables
 from lateen.model.mesh import ON_DEMAND, discovery
 from lateen.model.policy_attachment import Workloads
+from lateen.model.visibility import listens_itself, places_listeners
 from lateen.model.workloads import Labels, Locality, entry_workload, pod_discovery, pod_workload
 
 
@@ -71,8 +73,9 @@ class Scope(msgspec.Struct, frozen=True, cache_hash=True):
 
     `labels` decide which Services, Gateways, Sidecars and policies mean it. `ports` are the named container ports,
     since a Service may name its target, or those of an `entry` (WorkloadEntry), which outrank the target. `locality`
-    orders endpoints. `addresses` are there only for a proxy without a Pod, whose services are found by the address.
-    `on_demand` is what a proxy can and nothing forbids.
+    orders endpoints. `addresses` are there only for a proxy without a Pod, whose services are found by the address,
+    and for one whose Sidecar lets it listen there. `on_demand` is what a proxy can and nothing forbids. `node` is there
+    only when something asks for endpoints of the same node.
     """
 
     kind: ProxyKind
@@ -85,6 +88,7 @@ class Scope(msgspec.Struct, frozen=True, cache_hash=True):
     addresses: tuple[str, ...] = ()
     on_demand: bool = False
     entry: bool = False
+    node: str = ""
 
     @property
     def router(self) -> bool:
@@ -116,15 +120,19 @@ def scope_of(q: Q, proxy: Proxy) -> Scope:
         can,
         tuple(sorted(workload.ports)),
         workload.locality,
+        workload.addresses if q(listens_itself, workload.namespace, workload.labels) else (),
         on_demand=_discovers(q, proxy, workload.namespace, workload.labels),
         entry=pod is None,
+        node=workload.node if q(nodes_matter) else "",
     )
 
 
 def _discovers(q: Q, proxy: Proxy, namespace: str, labels: Labels) -> bool:
-    """True when a proxy is to ask for what it needs: it can, neither the mesh nor its Pod wants it otherwise, and no
-    EnvoyFilter is for a whole route table."""
+    """True when a proxy is to ask for what it needs: it can, neither the mesh nor its Pod wants it otherwise, no
+    EnvoyFilter is for a whole route table, and no Sidecar says where listeners are."""
     if not proxy.capabilities.on_demand or proxy.kind is ProxyKind.ROUTER:
         return False
     said = q(pod_discovery, proxy.namespace, proxy.name) or q(discovery)
-    return said == ON_DEMAND and not q(patches_tables, Workloads(namespace, labels, False))
+    if said != ON_DEMAND or q(places_listeners, namespace, labels):
+        return False
+    return not q(patches_tables, Workloads(namespace, labels, False))

@@ -6,7 +6,16 @@ status, an Envoy metadata entry and a log line can all lead back to the same YAM
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+OWN_CLUSTER: Final = "local_cluster"
+"""The cluster that a proxy itself belongs to, in its bootstrap and in what the control plane tells it."""
+
+
+LOCALITY_LABELS: Final = ("topology.istio.io/locality", "istio-locality")
+"""Labels of a Pod that say where it is, the first counts: `REGION.ZONE.SUBZONE`, or with slashes."""
 
 
 class Ref(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):

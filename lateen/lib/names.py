@@ -10,6 +10,9 @@ import ipaddress
 import re
 from typing import Final
 
+UNIX_PREFIX: Final = "unix://"
+"""Before the path of a Unix socket, or before `@` and the name of an abstract one."""
+
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _LABEL_1035: Final = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _HOST_LABEL: Final = re.compile(r"[a-zA-Z0-9_]([-a-zA-Z0-9_]{0,61}[a-zA-Z0-9_])?", re.ASCII)

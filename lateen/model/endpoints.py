@@ -20,6 +20,7 @@ from lateen.api.istio.workload_entry import WorkloadEntry
 from lateen.api.objects import get, ref_of
 from lateen.engine import Index, Q
 from lateen.lib.ids import Ref
+from lateen.lib.names import UNIX_PREFIX
 from lateen.model.hosts import is_wildcard
 from lateen.model.peer_authentication import MtlsMode, peer_policy
 from lateen.model.services import MeshService, Resolution, ServicePort, entry_service, kubernetes_service
@@ -40,7 +41,6 @@ from lateen.model.workloads import (
 )
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
-UNIX_PREFIX = "unix://"
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +64,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     network: str = ""
     source: Ref | None = None
     """The Pod or WorkloadEntry that it is."""
+    node: str = ""
 
 
 def endpoints(q: Q, ref: Ref, host: str, port: int) -> tuple[Endpoint, ...]:
@@ -142,6 +143,7 @@ def _of_slices(q: Q, service: MeshService, port: ServicePort) -> Iterable[Endpoi
                     port=target,
                     locality=q(node_locality, endpoint.node_name or ""),
                     namespace=service.namespace,
+                    node=endpoint.node_name or "",
                 )
     yield from _of_entries(q, service, port)
 
@@ -227,6 +229,7 @@ def _of_workload(q: Q, workload: Workload, address: str, port: int) -> Endpoint:
         canonical_revision=workload.canonical_revision,
         network=workload.network,
         source=workload.ref if workload.ref.kind in (Pod.KIND, WorkloadEntry.KIND) else None,
+        node=workload.node,
     )
 
 

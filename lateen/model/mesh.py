@@ -19,6 +19,7 @@ from lateen.api.istio.destination_rule import (
     LocalityLoadBalancerSetting,
     OutlierDetection,
     TcpKeepalive,
+    ZoneAwareLoadBalancerSetting,
 )
 from lateen.api.istio.http_route import HTTPRetry
 from lateen.api.mesh.config import MESH_CONFIG_NAME, ROOT_NAMESPACE, MeshConfig, TLSConfig
@@ -150,6 +151,11 @@ def tcp_keepalive(q: Q) -> TcpKeepalive | None:
 def locality_setting(q: Q) -> LocalityLoadBalancerSetting | None:
     """The locality setting of services that have none of their own."""
     return q(mesh_config).locality_lb_setting
+
+
+def zone_aware_setting(q: Q) -> ZoneAwareLoadBalancerSetting | None:
+    """The zone-aware setting of services that have none of their own."""
+    return q(mesh_config).zone_aware_lb_setting
 
 
 def outbound_policy(q: Q) -> OutboundPolicy:

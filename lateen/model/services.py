@@ -23,6 +23,7 @@ from lateen.api.istio.service_entry import ServiceEntry
 from lateen.api.objects import everywhere, get, ref_of
 from lateen.engine import Index, Q
 from lateen.lib.ids import Ref
+from lateen.model.distribution import distribution
 from lateen.model.hosts import is_wildcard, parse_service_host, service_host
 from lateen.model.mesh import default_service_export, domain
 from lateen.model.protocols import Protocol, parse_protocol, port_protocol
@@ -76,12 +77,19 @@ class MeshService(msgspec.Struct, frozen=True, kw_only=True):
     exported_to: tuple[str, ...] = EVERYWHERE
     selector: tuple[tuple[str, str], ...] = ()
     subject_alt_names: tuple[str, ...] = ()
+    distribution: str = ""
+    """Whose endpoints a client prefers: those of its `zone`, of its `node`."""
+    node_local: bool = False
+    """Clients get the endpoints of their node only."""
+    sticky: bool = False
+    """A client stays with its endpoint."""
     ref: Ref
     creation: str = ""
 
     def port(self, number: int) -> ServicePort | None:
-        """The port of that number, or None."""
-        return next((each for each in self.ports if each.number == number), None)
+        """The port of that number, or None; a number may be one of UDP too, which no proxy looks at."""
+        found = [each for each in self.ports if each.number == number]
+        return min(found, key=lambda each: each.protocol is Protocol.UDP, default=None)
 
     def seen_from(self, namespace: str) -> bool:
         """True when clients of that namespace may see it."""
@@ -183,6 +191,9 @@ def kubernetes_service(q: Q, namespace: str, name: str) -> MeshService | None:
         alias=alias,
         exported_to=_annotated_export(found.metadata.annotations, namespace) or q(_default_export, namespace),
         selector=() if alias else tuple(sorted(spec.selector.items())),
+        distribution=distribution(q, namespace, spec.traffic_distribution, found.metadata.annotations),
+        node_local=spec.internal_traffic_policy == "Local",
+        sticky=spec.session_affinity == "ClientIP",
         ref=found.ref,
         creation=found.metadata.creation_timestamp,
     )
@@ -213,6 +224,7 @@ def entry_service(q: Q, namespace: str, name: str, host: str) -> MeshService | N
         exported_to=export_to(spec.export_to, namespace) or q(_default_export, namespace),
         selector=tuple(sorted(selector.items())),
         subject_alt_names=spec.subject_alt_names,
+        distribution=distribution(q, namespace, None, found.metadata.annotations),
         ref=found.ref,
         creation=found.metadata.creation_timestamp,
     )

@@ -6,7 +6,8 @@ share one Client, and with it every cluster, route and endpoint.
 
 A Sidecar with a selector that matches outranks the one without a selector in the namespace, which outranks the one
 in the root namespace; routers have none. An egress listener with a port says which hosts are seen on that port;
-listeners without one say it for all other ports. `~ns/host` takes away what other patterns of the listener gave.
+the one without a port says it for all other ports; a Unix socket or a forward proxy (protocol HTTP_PROXY) gives all
+ports of its hosts. `~ns/host` takes away what other patterns of the listener gave.
 
 Source: https://istio.io/latest/docs/reference/config/networking/sidecar/
 """
@@ -20,11 +21,15 @@ from lateen.api.istio.sidecar import IstioEgressListener, Sidecar
 from lateen.api.objects import get, in_namespace, selects
 from lateen.engine import Q
 from lateen.lib.ids import Ref
+from lateen.lib.names import UNIX_PREFIX
 from lateen.model.hosts import covers
 from lateen.model.mesh import root_namespace
-from lateen.model.protocols import parse_protocol
+from lateen.model.protocols import Protocol, parse_protocol
 from lateen.model.services import MeshService, ServicePort, all_hosts, candidates
 from lateen.model.workloads import Labels
+
+LOOPBACK = "127.0.0.1"
+ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 (compared, not bound)
 
 
 class Client(msgspec.Struct, frozen=True, cache_hash=True):
@@ -39,12 +44,30 @@ class Client(msgspec.Struct, frozen=True, cache_hash=True):
 
 class EgressListener(msgspec.Struct, frozen=True):
     """One egress listener: hosts as (namespace or `*`, host pattern); port 0 for all ports. `protocol` is what it
-    says its traffic is, empty when it says nothing."""
+    says its traffic is, empty when it says nothing. `bind` is where it said it listens: an address or `unix://PATH`;
+    `captures` says that redirection brings connections to it, so that it opens no port of its own."""
 
     port: int
     hosts: tuple[tuple[str, str], ...]
     excluded: tuple[tuple[str, str], ...] = ()
     protocol: str = ""
+    bind: str = ""
+    captures: bool = True
+
+    @property
+    def address(self) -> str:
+        """Where it listens; empty: at the addresses of its services."""
+        return self.bind or (LOOPBACK if not self.captures else ANY_ADDRESS[1] if self.whole else "")
+
+    @property
+    def socket(self) -> bool:
+        """True for a Unix socket."""
+        return self.bind.startswith(UNIX_PREFIX)
+
+    @property
+    def whole(self) -> bool:
+        """True when the request says which port of a host it is for: on a Unix socket and at a forward proxy."""
+        return self.socket or parse_protocol(self.protocol) is Protocol.HTTP_PROXY
 
     def port_seen(self, port: ServicePort) -> ServicePort:
         """A port as clients use it: by the listener's protocol. HTTP of any version leaves the service's own."""
@@ -99,14 +122,56 @@ def visible_services(q: Q, client: Client) -> tuple[str, ...]:
     return tuple(host for host in q(all_hosts) if q(visible, client, host) is not None)
 
 
+def listening(listeners: tuple[EgressListener, ...], number: int) -> EgressListener | None:
+    """The listener for connections to a port: that of the port, else the one of all other ports."""
+    ordinary = [each for each in listeners if not each.whole]
+    return next((each for each in ordinary if each.port == number), next((e for e in ordinary if not e.port), None))
+
+
+def numbered_ports(q: Q, client: Client, host: str) -> tuple[ServicePort, ...]:
+    """The ports of a host that a client reaches by their number."""
+    found = q(visible, client, host)
+    if found is None:
+        return ()
+    if not (listeners := q(egress, client)):
+        return found.ports
+    return tuple(
+        port for port in found.ports if (each := listening(listeners, port.number)) is not None and each.sees(found)
+    )
+
+
+def listens_itself(q: Q, namespace: str, labels: Labels) -> bool:
+    """True when a Sidecar lets proxies with those labels listen at the workload's own address, which they then have
+    to know."""
+    ref = q(sidecar_for, namespace, labels)
+    found = get(q, Sidecar, ref.namespace, ref.name) if ref is not None else None
+    listeners = found.spec.ingress if found is not None else ()
+    return any(each.capture_mode == "NONE" and (each.bind or "") in ANY_ADDRESS for each in listeners)
+
+
+def places_listeners(q: Q, namespace: str, labels: Labels) -> bool:
+    """True when a Sidecar says where outbound listeners of proxies with those labels are, or where unknown traffic
+    goes: they then get all their listeners and tables whole."""
+    ref = q(sidecar_for, namespace, labels)
+    found = get(q, Sidecar, ref.namespace, ref.name) if ref is not None else None
+    if found is None:
+        return False
+    policy = found.spec.outbound_traffic_policy
+    if policy is not None and policy.egress_proxy is not None:
+        return True
+    said = (_listener(each, Client(namespace, ref)) for each in found.spec.egress)
+    return any(each.address or each.whole for each in said)
+
+
 def _scoped(service: MeshService, listeners: tuple[EgressListener, ...]) -> MeshService | None:
-    by_port = {each.port for each in listeners if each.port}
+    whole = any(each.whole and each.sees(service) for each in listeners)
     ports: list[ServicePort] = []
     for port in service.ports:
-        number = port.number if port.number in by_port else 0
-        found = next((each for each in listeners if each.port == number and each.sees(service)), None)
-        if found is not None:
+        found = listening(listeners, port.number)
+        if found is not None and found.sees(service):
             ports.append(found.port_seen(port))
+        elif whole:
+            ports.append(port)
     if not ports:
         return None
     return service if tuple(ports) == service.ports else msgspec.structs.replace(service, ports=tuple(ports))
@@ -124,7 +189,9 @@ def _listener(listener: IstioEgressListener, client: Client) -> EgressListener:
         namespace = namespace.removeprefix("~")
         into.append((client.namespace if namespace == "." else namespace or "*", pattern.lower()))
     protocol = (listener.port.protocol or "") if listener.port is not None else ""
-    return EgressListener(port, tuple(included), tuple(excluded), protocol)
+    bind = listener.bind or ""
+    captures = listener.capture_mode != "NONE" and not bind.startswith(UNIX_PREFIX)
+    return EgressListener(port, tuple(included), tuple(excluded), protocol, bind, captures)
 
 
 def _any(patterns: tuple[tuple[str, str], ...], service: MeshService) -> bool:

@@ -18,14 +18,13 @@ from lateen.api.core.pod import Pod
 from lateen.api.istio.workload_entry import GROUP_ANNOTATION, WorkloadEntry
 from lateen.api.objects import get, in_namespace, selects
 from lateen.engine import Q
-from lateen.lib.ids import Ref
+from lateen.lib.ids import LOCALITY_LABELS, Ref
 
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 INJECTED_ANNOTATION = "sidecar.istio.io/status"
 TEMPLATES_ANNOTATION = "inject.istio.io/templates"
 DISCOVERY_ANNOTATION = "lateen.io/discovery"
 """On a Pod: `ON_DEMAND` or `EAGER`, in place of what the mesh says."""
-LOCALITY_LABELS = ("topology.istio.io/locality", "istio-locality")
 CANONICAL_NAME_LABEL = "service.istio.io/canonical-name"
 CANONICAL_REVISION_LABEL = "service.istio.io/canonical-revision"
 
@@ -57,6 +56,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[tuple[str, int], ...] = ()
     weight: int = 1
     network: str = ""
+    node: str = ""
     workload: str = ""
     """The name of what made it: a Deployment, for a Pod of one."""
     ref: Ref
@@ -111,6 +111,7 @@ def pod_workload(q: Q, namespace: str, name: str) -> Workload | None:
             if port.name
         ),
         network=labels.get("topology.istio.io/network", ""),
+        node=pod.spec.node_name or "",
         workload=_workload_name(pod),
         ref=pod.ref,
     )

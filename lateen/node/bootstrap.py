@@ -1,8 +1,9 @@
 """Envoy's bootstrap: what a proxy must know before it can ask the control plane for everything else.
 
-Only two clusters are static: `xds-grpc` (the control plane, TLS 1.3 with the Pod's own certificate, the server's
-SPIFFE id insisted on) and `sds-grpc` (the agent's Unix socket, where certificate and trust come from). All else
-comes over one delta ADS stream. The node id and metadata have Istio's form, so Istio's tools and EnvoyFilters
+Only three clusters are static: `xds-grpc` (the control plane, TLS 1.3 with the Pod's own certificate, the server's
+SPIFFE id insisted on), `sds-grpc` (the agent's Unix socket, where certificate and trust come from) and
+`local_cluster` (the proxies like this one, whose addresses the control plane tells). All else comes over one delta
+ADS stream. The node id and metadata have Istio's form, so Istio's tools and EnvoyFilters
 read them; keys of lateen's own start with `LATEEN_` and are claims only.
 
 Three settings carry a load elsewhere: every upstream socket is marked (redirection lets marked packets out), the
@@ -22,6 +23,7 @@ from typing import Any
 import msgspec
 
 from lateen import __version__
+from lateen.lib.ids import LOCALITY_LABELS, OWN_CLUSTER
 from lateen.lib.spiffe import control_plane_id
 
 PROXY_MARK = 0x539
@@ -95,6 +97,13 @@ class BootstrapSpec(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.kind}~{self.ip}~{self.pod}.{self.namespace}~{self.namespace}.svc.{self.domain}"
 
 
+def labelled_locality(labels: Mapping[str, str]) -> Locality:
+    """Where a workload is by its label `topology.istio.io/locality`: `REGION.ZONE.SUBZONE`, or with slashes."""
+    said = next((labels[each] for each in LOCALITY_LABELS if labels.get(each)), "")
+    parts = [*said.replace(".", "/").split("/"), "", "", ""]
+    return Locality(parts[0], parts[1], parts[2])
+
+
 def bootstrap(spec: BootstrapSpec) -> Json:
     """The bootstrap document, ready for JSON. ValueError for a spec that no Envoy could start with."""
     if spec.xds.tls and not spec.sds_path:
@@ -102,7 +111,7 @@ def bootstrap(spec: BootstrapSpec) -> Json:
     for path in (spec.xds.path, spec.sds_path, spec.admin_path):
         if len(path.encode()) >= 100:
             raise ValueError(f"the socket path {path} is too long for the kernel: {len(path.encode())} of 99 bytes")
-    clusters = [_xds_cluster(spec)]
+    clusters = [_xds_cluster(spec), own_cluster()]
     if spec.sds_path:
         clusters.append(_grpc_cluster("sds-grpc", _pipe(spec.sds_path)))
     listeners: list[Json] = []
@@ -225,8 +234,14 @@ def dns_resolver(address: str) -> Json:
     }
 
 
+def own_cluster() -> Json:
+    """The cluster of the proxies that are like this one: zone-aware balancing compares where they are with where
+    endpoints are."""
+    return {"name": OWN_CLUSTER, "type": "EDS", "eds_cluster_config": {"eds_config": _ads()}}
+
+
 def _cluster_manager(spec: BootstrapSpec) -> Json:
-    manager: Json = {"outlier_detection": {}}
+    manager: Json = {"outlier_detection": {}, "local_cluster_name": OWN_CLUSTER}
     if spec.mark is not None:
         manager["upstream_bind_config"] = {
             "socket_options": [

@@ -304,6 +304,7 @@ class PodWorker:
             annotations=d.annotations_of(pod),
             workload=owner["name"] if owner else d.name(pod),
             node_name=facts.node_name,
+            locality=envoy.labelled_locality(d.labels(pod)),
             trust_domain=facts.trust_domain,
             domain=facts.platform.cluster_domain,
             host_sockets={port: str(directory / f"gw-{port}.sock") for port in injected.ports},

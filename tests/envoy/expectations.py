@@ -63,6 +63,8 @@ TIMER_S = 0.005
 
 def check(playground: Playground | LabPage, expectation: Json) -> None:
     """Does what an expectation says. AssertionError when it comes out otherwise, ValueError for an unknown key."""
+    if isinstance(playground, LabPage) and playground.checked(expectation):
+        return
     stream = bool(expectation.keys() & {"TCP", "TLS"})
     if unknown := expectation.keys() - (STREAM_KEYS if stream else KEYS):
         raise ValueError(f"an expectation has no {', '.join(sorted(unknown))}")

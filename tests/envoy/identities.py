@@ -23,6 +23,7 @@ from lateen.daemon.authority import Authority
 from lateen.daemon.inputs import Inputs, initial
 from lateen.daemon.settings import Settings, write
 from lateen.engine import Graph
+from lateen.lib.ids import OWN_CLUSTER
 from lateen.lib.layout import Layout
 from lateen.lib.spiffe import SpiffeId
 from lateen.node.control import call
@@ -206,8 +207,10 @@ def static(document: Json, listeners: list[Json], clusters: list[Json]) -> Json:
     """A bootstrap that gets nothing but secrets from others."""
     document = msgspec.json.decode(msgspec.json.encode(document))
     del document["dynamic_resources"]
+    del document["cluster_manager"]["local_cluster_name"]
+    kept = [each for each in document["static_resources"]["clusters"] if each["name"] != OWN_CLUSTER]
     document["static_resources"]["listeners"] += listeners
-    document["static_resources"]["clusters"] += clusters
+    document["static_resources"]["clusters"] = kept + clusters
     return document
 
 

@@ -17,7 +17,7 @@ from lateen.node.bootstrap import BootstrapSpec, Locality, XdsAddress, argv, boo
 from lateen.node.envoy import envoy_binary
 from lateen.security.peer import PeerIdentity, peer_of
 from tests.envoy.harness import Envoy
-from tests.envoy.identities import Signing, agent_process, until
+from tests.envoy.identities import Signing, agent_process, static, until
 
 Context = grpc.aio.ServicerContext[DeltaDiscoveryRequest, DeltaDiscoveryResponse]
 
@@ -162,8 +162,7 @@ async def test_status_and_metrics_are_the_only_paths_of_their_ports(layout: Layo
     spec = msgspec.structs.replace(spec, xds=XdsAddress(host="127.0.0.1", port=1, tls=False))
     directory = layout.pod("u")
     directory.mkdir(parents=True)
-    document = bootstrap(spec)
-    del document["dynamic_resources"]
+    document = static(bootstrap(spec), [], [])
     for listener in document["static_resources"]["listeners"]:
         listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
     envoy = Envoy(document, directory)

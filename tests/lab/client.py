@@ -9,9 +9,10 @@ import socket
 import ssl
 import threading
 import time
+import warnings
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import h2.config
@@ -163,6 +164,57 @@ class Caller2:
     def _flush(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.sendall(self._spoken.data_to_send())
+
+
+@dataclass(frozen=True)
+class TlsClient:
+    """Handshakes with one port; `how` is for the lab's `connect`."""
+
+    host: str
+    port: int
+    sni: str
+    how: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def handshake(self, part: str, client: str = "") -> Callable[[Lab], str | int]:
+        """What comes of a request by a client with that certificate: the `names` of the server's, the `cipher`, or who
+        answers (`server`); 0 when it fails."""
+
+        def probe(lab: Lab) -> str | int:
+            context = lab.certificates.client_context(client)
+            if part == "cipher":  # what a client likes best is not the same everywhere
+                context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305")
+            try:
+                with lab.connect(self.host, self.port, tls=context, sni=self.sni, **self.how) as one:
+                    assert isinstance(one, ssl.SSLSocket)
+                    if part == "cipher":
+                        return (one.cipher() or ("",))[0]
+                    names = [str(value) for _, value in (one.getpeercert() or {}).get("subjectAltName", ())]
+                    one.sendall(f"GET / HTTP/1.1\r\nhost: {self.sni}\r\n\r\n".encode())
+                    head = one.recv(65536)
+                    if not head:
+                        return 0
+                    found = head.partition(b"x-server: ")[2].partition(b"\r")[0]
+                    return ",".join(names) if part == "names" else found.decode()
+            except OSError:
+                return 0
+
+        return probe
+
+    def versions(self, lab: Lab) -> tuple[str, ...]:
+        """The versions of TLS that a client which speaks all of them gets through with."""
+        found: list[str] = []
+        for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = lab.certificates.client_context()
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+                context.minimum_version = context.maximum_version = version
+            try:
+                with lab.connect(self.host, self.port, tls=context, sni=self.sni, **self.how) as one:
+                    assert isinstance(one, ssl.SSLSocket)
+                    found.append(one.version() or "")
+            except OSError:
+                continue
+        return tuple(found)
 
 
 def shares(lab: Lab, times: int, host: str = "reviews", **more: Any) -> Counter[str]:

@@ -34,9 +34,11 @@ from lateen.engine import Graph, Transaction
 from lateen.envoy.resource import Resource, ResourceType
 from lateen.envoy.types import TYPES
 from lateen.intent.scope import ProxyKind, Scope
-from lateen.lib.ids import Ref
+from lateen.lib.ids import OWN_CLUSTER, Ref
+from lateen.lib.names import UNIX_PREFIX
 from lateen.model.jwt_keys import KeySource, wanted_sources
 from lateen.model.workloads import Locality
+from lateen.node.bootstrap import own_cluster
 from tests.configuration import objects
 from tests.envoy.harness import SECRET, Envoy, Json, Validator, short_directory
 from tests.envoy.identity_provider import IdentityProvider
@@ -109,8 +111,9 @@ class Station(Validator):
         own.tls_certificate.private_key.inline_string = self._certificates.read("workload.key")
         root.validation_context.trusted_ca.inline_string = self._certificates.read("root.pem")
         option = {"level": 1, "name": 36, "int_value": PROXY, "state": "STATE_PREBIND"}
+        base = super().bootstrap(xds)
         return {
-            **super().bootstrap(xds),
+            **base,
             "typed_dns_resolver_config": {
                 "name": "envoy.network.dns_resolver.cares",
                 "typed_config": {
@@ -118,7 +121,12 @@ class Station(Validator):
                     "resolvers": [{"socket_address": {"address": DNS, "port_value": 53}}],
                 },
             },
-            "cluster_manager": {"upstream_bind_config": {"socket_options": [option]}},
+            "cluster_manager": {
+                "upstream_bind_config": {"socket_options": [option]},
+                "local_cluster_name": OWN_CLUSTER,
+            },
+            "static_resources": {"clusters": [*base["static_resources"]["clusters"], own_cluster()]},
+            "node": {**base["node"], "locality": locality_of(self.scope)},
         }
 
     def start(self, bootstrap: Json) -> Envoy:
@@ -197,7 +205,8 @@ class Lab:
         self._objects: dict[Ref, Object] = {}
         locality = Locality("east", "a", "1")
         labels = (("app", "app"), ("version", "v1"))
-        self.sidecar = sidecar(Scope(ProxyKind.SIDECAR, "default", labels, locality=locality), self.certificates)
+        scope = Scope(ProxyKind.SIDECAR, "default", labels, locality=locality, addresses=(APPLICATION,), node="n1")
+        self.sidecar = sidecar(scope, self.certificates)
         self._listening: list[socket.socket] = []
         try:
             self._prepare()
@@ -295,12 +304,14 @@ class Lab:
         return socket.socket(fileno=handles[0])
 
     def listen(self, port: int, address: str = "0.0.0.0") -> None:
-        """Lets the servers listen on one more port. On one address alone a proxy may listen on all others."""
-        one = self.socket()
-        if address != "0.0.0.0":
+        """Lets the servers listen on one more port, or on a Unix socket (`unix://PATH`). On one address alone a proxy may
+        listen on all others."""
+        local = address.startswith(UNIX_PREFIX)
+        one = socket.socket(socket.AF_UNIX) if local else self.socket()
+        if not local and address != "0.0.0.0":
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        one.bind((address, port))
+        one.bind(address.removeprefix(UNIX_PREFIX) if local else (address, port))
         one.listen(128)
         self._listening.append(one)
         self.servers.serve(one)
@@ -310,14 +321,17 @@ class Lab:
     ) -> socket.socket:
         """A connection from the application (its proxy takes it) or with a mark of another client.
 
-        `host` is an address or one of the names of the world; `source` another local address to come from.
+        `host` is an address, one of the names of the world, or `unix://PATH`; `source` another local address to come
+        from.
         """
-        one = self.socket(mark)
+        local = host.startswith(UNIX_PREFIX)
+        one = socket.socket(socket.AF_UNIX) if local else self.socket(mark)
         one.settimeout(10)
         try:
             if source:
                 one.bind((source, 0))
-            one.connect((self.world.addresses.get(host, host), port))
+            address = self.world.addresses.get(host, host)
+            one.connect(host.removeprefix(UNIX_PREFIX) if local else (address, port))
             return one if tls is None else tls.wrap_socket(one, server_hostname=sni or None)
         except BaseException:
             one.close()
@@ -341,6 +355,12 @@ class Lab:
         while not what():
             assert time.monotonic() < end, "it did not come about"
             time.sleep(0.005)
+
+
+def locality_of(scope: Scope) -> Json:
+    """Where a proxy is, as its bootstrap says it."""
+    place = scope.locality
+    return {"region": place.region, "zone": place.zone, "sub_zone": place.subzone}
 
 
 def _answer_names(server: socket.socket, hosts: Mapping[str, tuple[str, ...]]) -> None:

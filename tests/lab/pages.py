@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tests.envoy.playground import Answer, Seen
+from tests.lab import expectations
 from tests.lab.client import Caller, ask, line
 from tests.lab.lab import Lab, Refused
 
@@ -23,12 +25,17 @@ class LabPage:
         return self._lab
 
     def apply(self, text: str) -> list[str]:
-        """Replaces the configuration; what Envoy does not take."""
+        """Replaces the configuration; what Envoy does not take. Files of /etc/certs are the lab's, sockets of /run are
+        in its directory."""
         try:
-            self._lab.configure(text)
+            self._lab.configure(text.replace("/etc/certs/", "@files/").replace("unix:///run/", "unix://@files/"))
         except Refused as refused:
             return [str(refused)]
         return []
+
+    def checked(self, expectation: dict[str, Any]) -> bool:
+        """Checks an expectation that only a lab can; False when it is another."""
+        return expectations.check(self._lab, expectation)
 
     @property
     def log(self) -> list[Seen]:

@@ -116,16 +116,18 @@ class Servers:
                 return
             threading.Thread(target=self._connection, args=(connection, peer), daemon=True).start()
 
-    def _connection(self, connection: socket.socket, peer: tuple[str, int]) -> None:
-        address, port = connection.getsockname()
+    def _connection(self, connection: socket.socket, peer: tuple[str, int] | str) -> None:
+        at = connection.getsockname()  # of a Unix socket its path
+        address, port = (at, 0) if isinstance(at, str) else at
         server = self.names.get(address, address)
         with self._counted:
-            seen = Seen(server, port, next(iter(self._numbers)), peer=peer[0])
+            seen = Seen(server, port, next(iter(self._numbers)), peer=peer and peer[0])
             open_, most = self._open, self._most
             open_[server] += 1
             most[server] = max(most[server], open_[server])
         connection.settimeout(60)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if port:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             self._speak(connection, seen)
         except (OSError, ValueError, h2.exceptions.ProtocolError):

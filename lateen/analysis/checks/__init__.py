@@ -41,6 +41,8 @@ CHECKS: tuple[Check, ...] = (
     sidecar.selects_nothing,
     sidecar.conflicting_selectors,
     sidecar.several_defaults,
+    sidecar.tls_not_ended,
+    sidecar.shared_address,
     peer_authentication.selects_nothing,
     peer_authentication.port_not_on_workload,
     peer_authentication.several_policies,

@@ -20,14 +20,6 @@ IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
 MISSING: Final[Mapping[str, tuple[str, ...]]] = {
     "ServiceEntry": ("spec.endpoints[].network",),
     "WorkloadEntry": ("spec.network",),
-    "Sidecar": (
-        "spec.egress[].bind",
-        "spec.egress[].captureMode",
-        "spec.ingress[].bind",
-        "spec.ingress[].captureMode",
-        "spec.ingress[].tls",
-        "spec.outboundTrafficPolicy.egressProxy",
-    ),
 }
 
 _FOR_PEOPLE: Final = "it is for people"

@@ -50,6 +50,7 @@ IMPLEMENTED: Final = frozenset(
         "tlsDefaults",
         "trustDomain",
         "trustDomainAliases",
+        "zoneAwareLbSetting",
     }
 )
 """Fields that lateen does something with; a dot leads inside of one."""

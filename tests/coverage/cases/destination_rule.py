@@ -10,7 +10,7 @@ from typing import Any, Final
 import yaml
 
 from tests.coverage.case import REFUSED, Case, Json, Probe, Refusal, new
-from tests.coverage.fields import fields, general, with_value
+from tests.coverage.fields import fields, general
 from tests.lab.client import Caller, Caller2, ask, at_once, exchange, line, shares
 from tests.lab.lab import Lab
 
@@ -102,6 +102,7 @@ def cases() -> Iterator[Case]:
     yield from _balancers()
     yield from _hashing()
     yield from _localities()
+    yield from _zones()
     yield from _warming()
     yield from _outliers()
     yield from _transport()
@@ -109,26 +110,7 @@ def cases() -> Iterator[Case]:
 
 
 def refusals() -> Iterator[Refusal]:
-    for level in LEVELS:
-        base = new(KIND, "reviews", {"host": "reviews"})
-        if level.startswith("spec.subsets"):
-            base["spec"]["subsets"] = [{"name": "one", "labels": {"a": "b"}, "trafficPolicy": {}}]
-        policies: Json = base["spec"] if not level.startswith("spec.subsets") else base["spec"]["subsets"][0]
-        if level.endswith("[0]"):
-            policies["trafficPolicy"] = {"portLevelSettings": [{"port": {"number": 9080}}]}
-        zone = f"{level}.loadBalancer.zoneAwareLbSetting"
-        for field, value in (
-            ("enabled", True),
-            ("minClusterSize", 3),
-            ("failoverPriority[0]", "a"),
-            ("failover[0].from", "a"),
-            ("failover[0].to", "b"),
-        ):
-            other = {"from": "to", "to": "from"}.get(field.rpartition(".")[2])
-            document = with_value(base, f"{zone}.failover[0].{other}", "c") if other else base
-            yield Refusal(KIND, f"{zone}.{field}", document, value, "LTN0001")
-        if not level.endswith("[0]"):
-            yield Refusal(KIND, f"{level}.retryBudget.budgetInterval", base, "1s", "LTN0001")
+    return iter(())
 
 
 PROXIED: Json = {"proxyProtocol": {"version": "V1"}}
@@ -474,6 +456,45 @@ def _localities() -> Iterator[Case]:
     yield from policy(where, near, "version=v3", _servers, ("v2",), ("v3",), host="reviews")
 
 
+TWINS = """
+apiVersion: v1
+kind: Pod
+metadata: {name: app-2, namespace: default, labels: {app: app, version: v1, topology.istio.io/locality: east.b}}
+spec: {containers: [{name: it}]}
+status: {phase: Running, podIP: 10.88.0.6, conditions: [{type: Ready, status: "True"}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+addressType: IPv4
+metadata: {name: app-1, namespace: default, labels: {kubernetes.io/service-name: app}}
+endpoints:
+- {addresses: [10.88.0.5], targetRef: {kind: Pod, name: app, namespace: default}}
+- {addresses: [10.88.0.6], targetRef: {kind: Pod, name: app-2, namespace: default}}
+ports: [{name: http, port: 9080}]
+---
+"""
+"""The application is in both zones of its region, as reviews are: each zone has the endpoints it needs."""
+
+
+def _zones() -> Iterator[Case]:
+    at = "loadBalancer.zoneAwareLbSetting"
+
+    def said(**setting: Any) -> Json:
+        return {"loadBalancer": {"zoneAwareLbSetting": {"enabled": True, **setting}}}
+
+    how: Json = {"host": "reviews", "beside": TWINS}
+    yield from policy(f"{at}.enabled", said(minClusterSize=1), False, _servers, ("v1",), ALL, **how)
+    yield from policy(f"{at}.minClusterSize", said(minClusterSize=1), 3, _servers, ("v1",), ("v1", "v2"), **how)
+    how = {"host": "far.test", "beside": FAR}
+    away = said(failover=[{"from": "east", "to": "west"}])
+    yield from policy(f"{at}.failover[0].to", away, "north", _far, ("v2",), ("v3",), **how)
+    away = said(failover=[{"from": "south", "to": "west"}])
+    yield from policy(f"{at}.failover[0].from", away, "east", _far, ("v2", "v3"), ("v2",), **how)
+    near = said(failoverPriority=["topology.kubernetes.io/region=west"])
+    place = f"{at}.failoverPriority[0]"
+    yield from policy(place, near, "topology.kubernetes.io/region=north", _far, ("v2",), ("v3",), **how)
+
+
 def _endpoints(*versions: str) -> str:
     found = "".join(
         f"\n- {{addresses: [10.88.1.{version[1]}], conditions: {{ready: true}},"
@@ -677,3 +698,12 @@ def _budget() -> Iterator[Case]:
     yield from policy("retryBudget.minRetryConcurrency", budget, 1, _retried, 3, 1, http=once)
     budget = {"retryBudget": {"percent": 0.1, "minRetryConcurrency": 1}}
     yield from policy("retryBudget.percent", budget, 100, _retried, 1, 3, http=once)
+    budget = {"retryBudget": {"percent": 50, "minRetryConcurrency": 1, "budgetInterval": "0s"}}
+    yield from policy("retryBudget.budgetInterval", budget, "10s", _retried_after_many, 1, 3, http=once)
+
+
+def _retried_after_many(lab: Lab) -> int:
+    """How many of three failing requests get their retry when many requests have ended just before."""
+    shares(lab, 30, host="ratings")
+    lab.servers.script("ratings-v1", "503 0.2", "503 0.2", "503 0.2", "200 0.3", "200 0.3", "200 0.3")
+    return sum(each.status == 200 for each in at_once(lab, 3, host="ratings"))

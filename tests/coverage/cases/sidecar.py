@@ -8,9 +8,8 @@ from typing import Any
 
 import yaml
 
-from tests.coverage.case import Case, Json, Probe, Refusal, new
-from tests.coverage.fields import fields
-from tests.lab.client import Caller, Caller2, ask, at_once, exchange, outside
+from tests.coverage.case import REFUSED, Case, Json, Probe, Refusal, new
+from tests.lab.client import Caller, Caller2, TlsClient, ask, at_once, exchange, outside
 from tests.lab.lab import OUTSIDE, Lab
 
 KIND = "Sidecar"
@@ -64,8 +63,65 @@ def cases() -> Iterator[Case]:
     yield case(place, sidecar(outboundTrafficPolicy={"mode": "ALLOW_ANY"}), "REGISTRY_ONLY", nobody, "outside-1", 502)
     selecting = sidecar(workloadSelector={"labels": {"app": "app"}}, egress=[{"hosts": [first]}])
     yield case("workloadSelector.labels{app}", selecting, "other", known, 502, "ratings-v1", KNOWN_ONLY)
+    yield from _egress_places()
+    yield from _egress_proxy()
     yield from _ingress()
+    yield from _ingress_places()
+    yield from _ingress_tls()
     yield from _pools()
+
+
+NUMBERED = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: numbered}
+spec:
+  hosts: [numbered.test]
+  addresses: [10.97.0.6]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{number: 9500, name: http, protocol: HTTP, targetPort: 9080}]
+  endpoints: [{address: 10.88.2.1}]
+---
+"""
+
+
+def _egress_places() -> Iterator[Case]:
+    """Where an egress listener is: at the services' addresses, at one of its own, or on a port that the proxy opens."""
+    hosts = ["*/numbered.test"]
+    port: Json = {"number": 9500, "protocol": "HTTP"}
+    elsewhere = who("10.97.0.7", port=9500, authority="numbered.test")
+    plain = sidecar(egress=[{"port": port, "hosts": hosts, "bind": "10.97.0.8"}])
+    yield case("egress[0].bind", plain, "10.97.0.7", elsewhere, 0, "ratings-v1", KNOWN_ONLY + NUMBERED)
+    opened = who("127.0.0.1", port=9500, authority="numbered.test")
+    for mode in ("DEFAULT", "IPTABLES"):
+        captured = sidecar(egress=[{"port": port, "hosts": hosts, "captureMode": mode}])
+        yield case("egress[0].captureMode", captured, "NONE", opened, 0, "ratings-v1", NUMBERED)
+    socket = sidecar(egress=[{"port": {"protocol": "HTTP"}, "hosts": ["./*"], "bind": "unix://@files/a.sock"}])
+    yield case("egress[0].bind", socket, "unix://@files/b.sock", _at_socket("b.sock"), 0, "ratings-v1")
+
+
+def _at_socket(name: str, authority: str = "ratings:9080") -> Probe:
+    def probe(lab: Lab) -> str | int:
+        answer = ask(lab, f"unix://{lab.directory}/{name}", authority=authority)
+        return answer.server if answer.status == 200 else answer.status
+
+    return probe
+
+
+def _egress_proxy() -> Iterator[Case]:
+    """What nobody knows goes to a proxy, which is played by a server here."""
+    full = "{}.default.svc.cluster.local"
+    place = "outboundTrafficPolicy.egressProxy"
+    nobody = who("10.88.3.1", authority="nobody.test")
+    said: Json = {"host": full.format("details"), "port": {"number": 9080}}
+    document = sidecar(outboundTrafficPolicy={"mode": "ALLOW_ANY", "egressProxy": said})
+    yield case(f"{place}.host", document, full.format("ratings"), nobody, "details-v1", "ratings-v1")
+    arrived: Probe = lambda lab: ask(lab, "10.88.3.1", authority="nobody.test").seen["port"]  # noqa: E731
+    yield case(f"{place}.port.number", document, 9081, arrived, 9080, 9081)
+    said = {"host": full.format("reviews"), "port": {"number": 9080}, "subset": "v1"}
+    document = sidecar(outboundTrafficPolicy={"mode": "ALLOW_ANY", "egressProxy": said})
+    yield case(f"{place}.subset", document, "v2", nobody, "reviews-v1", "reviews-v2")
 
 
 def _arrives(part: str, port: int = 9080) -> Probe:
@@ -90,6 +146,77 @@ def _ingress() -> Iterator[Case]:
 def _read_as_http(lab: Lab) -> bool:
     """Whether the proxy in front of the application reads requests."""
     return "x-request-id" in outside(lab).seen["headers"]
+
+
+OFF = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: app}
+spec: {selector: {matchLabels: {app: app}}, mtls: {mode: DISABLE}}
+---
+"""
+
+
+def _ingress_places() -> Iterator[Case]:
+    at = "ingress[0]"
+    own = ingress(9083, defaultEndpoint="127.0.0.1:9080", captureMode="NONE", bind="127.0.0.1")
+    yield case(f"{at}.bind", sidecar(ingress=[own]), "127.0.0.9", who("127.0.0.9", port=9083), 0, "app")
+    for mode in ("DEFAULT", "IPTABLES"):
+        captured = sidecar(ingress=[{**own, "captureMode": mode}])
+        yield case(f"{at}.captureMode", captured, "NONE", who("127.0.0.1", port=9083), 0, "app")
+
+
+def secure(**tls: Any) -> Json:
+    """A port where the sidecar ends clients' TLS."""
+    return sidecar(ingress=[ingress(9443, "HTTPS", defaultEndpoint="127.0.0.1:9080", tls=tls)])
+
+
+TLS = TlsClient("10.88.0.5", 9443, "app.test", {"mark": OUTSIDE})
+
+
+def _ingress_tls() -> Iterator[Case]:
+    at = "ingress[0].tls"
+    names, client, strange = (
+        TLS.handshake("names"),
+        TLS.handshake("server", "client"),
+        TLS.handshake("server", "stranger"),
+    )
+    nobody = TLS.handshake("server")
+    files: Json = {"serverCertificate": "@files/client.pem", "privateKey": "@files/client.key"}
+    own: Json = {**files, "caCertificates": "@files/root.pem"}
+    one, two = "spiffe://cluster.local/ns/default/sa/client,client.test", "twin.test"
+
+    def row(place: str, document: Json, value: Any, probe: Probe, before: Any, after: Any) -> Case:
+        return case(place, document, value, probe, before, after, OFF)
+
+    yield row(f"{at}.mode", secure(mode="SIMPLE", **own), "MUTUAL", nobody, "app", 0)
+    yield row(f"{at}.mode", secure(mode="MUTUAL", **own), "OPTIONAL_MUTUAL", nobody, 0, "app")
+    certificates: Json = {"tlsCertificates": [files]}
+    for prefix, tls in ((at, files), (f"{at}.tlsCertificates[0]", certificates)):
+        document = secure(mode="SIMPLE", **tls)
+        yield row(f"{prefix}.serverCertificate", document, "@files/twin.pem", names, one, two)
+        yield row(f"{prefix}.privateKey", document, "@files/edge.key", names, one, REFUSED)
+    mutual = secure(mode="MUTUAL", **own)
+    yield row(f"{at}.caCertificates", mutual, "@files/other.pem", client, "app", 0)
+    listed: Any = {"mode": "MUTUAL", "tlsCertificates": [own]}
+    yield row(f"{at}.tlsCertificates[0].caCertificates", secure(**listed), "@files/other.pem", client, "app", 0)
+    yield row(f"{at}.caCrl", mutual, "@files/revoked-client.pem", client, "app", 0)
+    yield row(f"{at}.insecureSkipVerify", mutual, True, strange, 0, "app")
+    yield row(f"{at}.verifyCertificateHash[0]", mutual, "00" * 32, client, "app", 0)
+    yield row(f"{at}.verifyCertificateSpki[0]", mutual, "A" * 43 + "=", client, "app", 0)
+    old, last = "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305"
+    document = secure(mode="SIMPLE", maxProtocolVersion="TLSV1_2", **files)
+    yield row(f"{at}.cipherSuites[0]", document, last, TLS.handshake("cipher"), old, last)
+    ciphers: Json = {**files, "cipherSuites": ["ECDHE-ECDSA-AES128-SHA", old]}
+    every = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+    anything = secure(mode="SIMPLE", minProtocolVersion="TLSV1_0", **ciphers)
+    for value, least in (("TLSV1_1", 1), ("TLSV1_2", 2), ("TLSV1_3", 3), ("TLS_AUTO", 2)):
+        yield row(f"{at}.minProtocolVersion", anything, value, TLS.versions, every, every[least:])
+    for value, most in (("TLSV1_0", 1), ("TLSV1_1", 2), ("TLSV1_2", 3)):
+        yield row(f"{at}.maxProtocolVersion", anything, value, TLS.versions, every, every[:most])
+    document = secure(mode="SIMPLE", minProtocolVersion="TLSV1_0", maxProtocolVersion="TLSV1_2", **ciphers)
+    for value in ("TLSV1_3", "TLS_AUTO"):
+        yield row(f"{at}.maxProtocolVersion", document, value, TLS.versions, every[:3], every)
 
 
 # -- inbound connection pools -----------------------------------------------------------------------------
@@ -207,56 +334,23 @@ def _app_outlives(lab: Lab) -> bool:
 
 def refusals() -> Iterator[Refusal]:
     base = sidecar(egress=[{"port": {"number": 9080, "protocol": "HTTP"}, "hosts": ["*/*"]}], ingress=[ingress()])
-    for place, value in (
-        ("egress[0].bind", "127.0.0.1"),
-        *(("egress[0].captureMode", mode) for mode in ("DEFAULT", "IPTABLES", "NONE")),
-        ("ingress[0].bind", "127.0.0.1"),
-        *(("ingress[0].captureMode", mode) for mode in ("DEFAULT", "IPTABLES", "NONE")),
-        ("outboundTrafficPolicy.egressProxy.host", "ratings"),
-    ):
-        yield Refusal(KIND, f"spec.{place}", base, value, "LTN0001")
-    proxied = sidecar(outboundTrafficPolicy={"egressProxy": {"host": "ratings"}})
-    for place, value in (("subset", "v1"), ("port.number", 9080)):
-        yield Refusal(KIND, f"spec.outboundTrafficPolicy.egressProxy.{place}", proxied, value, "LTN0001")
-    for place in (
-        "egress[0].port.name",
-        "egress[0].port.targetPort",
-        "ingress[0].port.name",
-        "ingress[0].port.targetPort",
-    ):
-        yield Refusal(KIND, f"spec.{place}", base, 9080 if place.endswith("Port") else "other", "LTN0006")
+    for listener in ("egress", "ingress"):
+        yield Refusal(KIND, f"spec.{listener}[0].port.name", base, "other", "LTN0006")
+        yield Refusal(KIND, f"spec.{listener}[0].port.targetPort", base, 9080, "IST0106")
     for level in ("inboundConnectionPool", "ingress[0].connectionPool"):
         for place, value in (
             ("http.maxRetries", 3),
             *(("http.h2UpgradePolicy", each) for each in ("DEFAULT", "DO_NOT_UPGRADE", "UPGRADE")),
         ):
             yield Refusal(KIND, f"spec.{level}.{place}", base, value, "LTN0006")
-    yield from _ingress_tls()
-
-
-def _ingress_tls() -> Iterator[Refusal]:
-    """Sidecars speak TLS to clients only as mutual TLS of the mesh; all else is said to have no effect."""
-    named = sidecar(ingress=[ingress(9443, "HTTPS", tls={"mode": "SIMPLE", "credentialName": "server"})])
-    listed = sidecar(ingress=[ingress(9443, "HTTPS", tls={"mode": "SIMPLE"})])
     files: Json = {"serverCertificate": "/a", "privateKey": "/b"}
-    in_files = sidecar(ingress=[ingress(9443, "HTTPS", tls={"mode": "SIMPLE", "tlsCertificates": [files]})])
-    alone = sidecar(ingress=[ingress(9443, "HTTPS", tls={"mode": "SIMPLE", **files})])
-    base = "spec.ingress[].tls."
-    for kind, path in fields():
-        if kind != KIND or not path.startswith(base):
-            continue
-        name, _, value = path.removeprefix(base).partition("=")
-        document = in_files if name.startswith("tlsCertificates") else alone if name in files else named
-        document = listed if name == "credentialNames[]" else document
-        said: Any = value or _SAID.get(name, "name")
-        code = "IST0106" if name == "mode" and value not in ("SIMPLE", "MUTUAL") else "LTN0001"
-        yield Refusal(KIND, path.partition("=")[0].replace("[]", "[0]"), document, said, code)
-
-
-_SAID: Json = {
-    "httpsRedirect": True,
-    "insecureSkipVerify": True,
-    "verifyCertificateHash[]": "00" * 32,
-    "verifyCertificateSpki[]": "A" * 43 + "=",
-    "cipherSuites[]": "ECDHE-ECDSA-AES128-GCM-SHA256",
-}
+    alone, named = secure(mode="SIMPLE", **files), secure(mode="SIMPLE")
+    for place, value in (
+        *(("mode", each) for each in ("PASSTHROUGH", "AUTO_PASSTHROUGH", "ISTIO_MUTUAL")),
+        ("subjectAltNames[0]", "a.test"),
+        ("httpsRedirect", True),
+        ("caCertCredentialName", "name"),
+    ):
+        yield Refusal(KIND, f"spec.ingress[0].tls.{place}", alone, value, "IST0106")
+    for place in ("credentialName", "credentialNames[0]"):
+        yield Refusal(KIND, f"spec.ingress[0].tls.{place}", named, "name", "IST0106")

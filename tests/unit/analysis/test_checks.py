@@ -225,6 +225,19 @@ def test_the_base_has_nothing_wrong() -> None:
             "IST0111 Sidecar x : other is for the whole namespace default too",
         ),
         (
+            [obj("networking.istio.io/v1", "Sidecar", "ingress: [{port: {number: 9443, protocol: HTTPS}, tls: {mode: SIMPLE, serverCertificate: /a, privateKey: /b}}]")],
+            "LTN0220 Sidecar x spec.ingress[0].tls: port 9443 of reviews-v1 takes mutual TLS of the mesh, so this TLS is not ended"
+            " (a PeerAuthentication with portLevelMtls: {9443: {mode: DISABLE}})",
+        ),
+        (
+            [
+                se("hosts: [b.test], ports: [{number: 3306, name: a, protocol: TCP}], addresses: [10.1.1.1]"),
+                obj("networking.istio.io/v1", "ServiceEntry", "hosts: [a.test], ports: [{number: 3306, name: a, protocol: TCP}], addresses: [10.1.1.2]", "a"),
+                obj("networking.istio.io/v1", "Sidecar", "egress: [{port: {number: 3306, protocol: MYSQL}, captureMode: NONE, hosts: [./*]}]"),
+            ],
+            "LTN0221 Sidecar x spec.egress[0].hosts: connections to 127.0.0.1 go to a.test, never to b.test (name one service, or leave bind out)",
+        ),
+        (
             [obj("security.istio.io/v1", "PeerAuthentication", "selector: {matchLabels: {app: x}}")],
             "LTN0101 PeerAuthentication x spec.selector: no workload has these labels (workloads of default have app: reviews)",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lateen.engine import Graph
+from lateen.intent.destination import PASSTHROUGH
 from lateen.intent.route_table import (
     GatewayHost,
     ServiceHost,
@@ -10,8 +11,8 @@ from lateen.intent.route_table import (
     gateway_routes,
     gateway_table,
     http_ports,
-    passes_unknown,
     sidecar_hosts,
+    unknown_cluster,
 )
 from lateen.intent.scope import Proxy, ProxyKind, Scope, scope_of
 from lateen.model.visibility import Client, client_of
@@ -117,7 +118,8 @@ spec: {workloadSelector: {labels: {app: open}}, outboundTrafficPolicy: {mode: AL
 ---"""
 
     def passes(graph: Graph, app: str) -> bool:
-        return graph.pull(passes_unknown, graph.pull(client_of, "default", (("app", app),), False))
+        client = graph.pull(client_of, "default", (("app", app),), False)
+        return graph.pull(unknown_cluster, client) == PASSTHROUGH
 
     assert passes(graph_of(), "open")
     assert not passes(graph_of(mesh), "open")
