@@ -304,8 +304,8 @@ class Lab:
         return socket.socket(fileno=handles[0])
 
     def listen(self, port: int, address: str = "0.0.0.0") -> None:
-        """Lets the servers listen on one more port, or on a Unix socket (`unix://PATH`). On one address alone a proxy may
-        listen on all others."""
+        """Lets the servers listen on one more port, or on a Unix socket (`unix://PATH`). On one address alone a proxy
+        may listen on all others."""
         local = address.startswith(UNIX_PREFIX)
         one = socket.socket(socket.AF_UNIX) if local else self.socket()
         if not local and address != "0.0.0.0":
