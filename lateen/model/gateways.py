@@ -28,8 +28,8 @@ from lateen.engine import Q
 from lateen.lib.ids import Ref
 from lateen.model.hosts import covers, is_wildcard, most_specific
 from lateen.model.protocols import Protocol, parse_protocol
-from lateen.model.services import selected_by, service
-from lateen.model.workloads import Labels
+from lateen.model.services import ServicePort, selected_by, service
+from lateen.model.workloads import Labels, pod_workload, selected_pods
 
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 (gateways listen to everybody)
 ANY = "*"
@@ -263,8 +263,8 @@ def router_ports(q: Q, namespace: str, labels: Labels, number: int) -> tuple[int
     for host in q(selected_by, namespace, labels):
         found = q(service, host)
         port = found.port(number) if found is not None else None
-        if port is not None and isinstance(port.target_port, int):
-            targets.append(port.target_port or number)
+        if port is not None and (target := _target(q, namespace, labels, port)):
+            targets.append(target)
     return tuple(dict.fromkeys(targets)) or (number,)
 
 
@@ -273,9 +273,21 @@ def udp_port(q: Q, namespace: str, labels: Labels, number: int) -> int:
     for host in q(selected_by, namespace, labels):
         found = q(service, host)
         for port in found.ports if found is not None else ():
-            if port.number == number and port.protocol is Protocol.UDP and isinstance(port.target_port, int):
-                return port.target_port or number
+            if port.number == number and port.protocol is Protocol.UDP:
+                return _target(q, namespace, labels, port)
     return 0
+
+
+def _target(q: Q, namespace: str, labels: Labels, port: ServicePort) -> int:
+    """The port of a router behind a port of its Service; 0 when it is a name that no container of it has."""
+    if isinstance(port.target_port, str):
+        return q(_named_port, namespace, labels, port.target_port)
+    return port.target_port or port.number
+
+
+def _named_port(q: Q, namespace: str, labels: Labels, name: str) -> int:
+    pods = (q(pod_workload, namespace, each) for each in q(selected_pods, namespace, labels))
+    return next((number for pod in pods if pod is not None for said, number in pod.ports if said == name), 0)
 
 
 def server_hosts(hosts: tuple[str, ...], namespace: str) -> tuple[tuple[str, str], ...]:

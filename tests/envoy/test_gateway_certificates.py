@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.envoy.certificates import rsa_key
@@ -221,3 +222,23 @@ CREDENTIALS = {
     "ConfigMap": ", credentialName: mine, caCertCredentialName: roots",
     "Secret of its own": ", credentialName: mine",
 }
+
+
+def test_the_mesh_certificate_with_names_versions_and_hashes(lab: Lab) -> None:
+    """ISTIO_MUTUAL is held to the same fields as MUTUAL."""
+    client, spiffe = lab.certificates.client_context("client"), "spiffe://cluster.local/ns/default/sa/client"
+    leaf = x509.load_pem_x509_certificate(lab.certificates.read("client.pem").encode())
+    good = leaf.fingerprint(hashes.SHA256()).hex()
+    for more, passes in (
+        ("", True),
+        (f", subjectAltNames: ['{spiffe}']", True),
+        (", subjectAltNames: ['spiffe://cluster.local/ns/default/sa/other']", False),
+        (f", verifyCertificateHash: ['{good}']", True),
+        (f", verifyCertificateHash: ['{'00' * 32}']", False),
+        (", minProtocolVersion: TLSV1_3", True),
+    ):
+        lab.configure(gateway("edge", server("https", "['*']", mode="ISTIO_MUTUAL", more=more)), SHOP)
+        assert (shown(lab, client) is not None) is passes, more
+    old = lab.certificates.client_context("client")
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert shown(lab, old) is None

@@ -101,3 +101,28 @@ spec:
     servers = plan(service, gateway("one", https("a", "[a.test]"), https("b", "[b.test]", "MUTUAL"))).servers
     assert [(each.port, each.quic_port) for each in servers] == [(8443, 8444), (8443, 0)]
     assert gateways.ANY_ADDRESS in servers[0].listener
+
+
+def test_a_target_port_may_be_a_name_of_the_pods() -> None:
+    service = """
+apiVersion: v1
+kind: Service
+metadata: {name: front, namespace: edge}
+spec: {selector: {istio: gw}, ports: [{name: a, port: 443, targetPort: secure}]}
+---"""
+    pod = """
+apiVersion: v1
+kind: Pod
+metadata: {name: gw-1, namespace: edge, labels: {istio: gw}}
+spec: {containers: [{name: proxy, ports: [{name: secure, containerPort: 8443}]}]}
+status: {phase: Running, podIP: 10.0.0.1}
+---"""
+    one = gateway("one", https("a", "[a.test]"))
+    assert [each.port for each in plan(service, pod, one).servers] == [8443]
+    assert [each.port for each in plan(service, one).servers] == [443]
+
+
+def test_tls_without_a_mode_passes_through() -> None:
+    """As in Istio, where PASSTHROUGH is the first of the modes."""
+    bare = "{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a.test], tls: {}}"
+    assert [each.kind.value for each in plan(gateway("one", bare)).servers] == ["passthrough"]
