@@ -21,6 +21,8 @@ from lateen.xds.progress import Behind, Progress
 TYPES: Final = ("Accepted", "Programmed", "Conflicted", "Enforced")
 _NAMED: Final = 5
 """How many proxies, fields or findings are named in one message."""
+_TEMPLATE: Final = "WorkloadGroup"
+"""What no proxy needs: its machines' entries are what proxies see."""
 _NO_KIND: Final = "LTN0005"
 _NO_FIELD: Final = "LTN0001"
 _WHAT: Final = {"CDS": "cluster", "EDS": "endpoints of", "LDS": "listener", "RDS": "routes", "SDS": "secret"}
@@ -101,6 +103,8 @@ def _enforced(row: Row, found: Sequence[Finding], losses: Losses, progress: Prog
     if losses.shadowed:
         winners = dict.fromkeys(each.winner.short for each in losses.fields)
         return no("Shadowed", f"shadowed by {_listed(winners, len(winners))}")
+    if row.ref.kind == _TEMPLATE and progress.needed == 0:
+        return Condition("Enforced", "True", "Template", "machines that join become entries after it")
     if progress.needed == 0:
         nobody = next((each.message for each in found if each.path.lower().endswith("selector")), "")
         return no("NoProxySelected", nobody or "no connected proxy needs it")
