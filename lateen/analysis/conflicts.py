@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from lateen.analysis.checks.gateway import gateway_losses
-from lateen.analysis.lookup import key, namespaces, selected_anywhere
+from lateen.analysis.lookup import gateway_losses, key, namespaces, selected_anywhere
 from lateen.api.istio.destination_rule import DestinationRule
 from lateen.api.istio.gateway import Gateway
 from lateen.api.istio.peer_authentication import PeerAuthentication

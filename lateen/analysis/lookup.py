@@ -15,10 +15,13 @@ from lateen.api.core.deployment import Deployment
 from lateen.api.core.job import Job
 from lateen.api.core.pod import Pod, PodSpec
 from lateen.api.core.secret import Secret
+from lateen.api.istio.gateway import Gateway
 from lateen.api.istio.workload_entry import WorkloadEntry
 from lateen.api.objects import everywhere, get, in_namespace, selects
 from lateen.engine import Q
+from lateen.lib.ids import Ref
 from lateen.lib.suggest import nearest
+from lateen.model.gateways import Conflict, gateway_plan
 from lateen.model.hosts import covers, is_wildcard
 from lateen.model.services import MeshService, all_hosts, candidates, service_for
 from lateen.model.workloads import Labels
@@ -126,3 +129,12 @@ def _group(namespace: str, name: str, labels: Mapping[str, str], spec: PodSpec) 
 
 def _sorted(labels: Mapping[str, str] | Iterable[tuple[str, str]]) -> Labels:
     return tuple(sorted(dict(labels).items()))
+
+
+def gateway_losses(q: Q, ref: Ref) -> tuple[Conflict, ...]:
+    """What the servers of a Gateway do not get on any of its workloads."""
+    found = get(q, Gateway, ref.namespace, ref.name)
+    groups = q(selected_anywhere, key(found.spec.selector)) if found is not None else ()
+    places = dict.fromkeys((each.namespace, each.labels) for each in groups)
+    plans = [q(gateway_plan, *place) for place in places]
+    return tuple(dict.fromkeys(each for plan in plans for each in plan.conflicts if each.gateway == ref))

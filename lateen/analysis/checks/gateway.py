@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import msgspec
 
 from lateen.analysis.check import Said, check
-from lateen.analysis.lookup import Group, config_map_keys, key, secret_keys, selected_anywhere
+from lateen.analysis.lookup import Group, config_map_keys, gateway_losses, key, secret_keys, selected_anywhere
 from lateen.api.istio.gateway import Gateway
-from lateen.api.objects import everywhere, get
+from lateen.api.objects import everywhere
 from lateen.api.problems import at
 from lateen.engine import Q
 from lateen.lib.findings import Level
 from lateen.lib.ids import Ref
-from lateen.model.gateways import Conflict, gateway_plan, server_hosts, udp_port
+from lateen.model.gateways import server_hosts, udp_port
 from lateen.model.services import selected_by, service
 from lateen.model.workloads import Labels
 
@@ -166,15 +166,6 @@ def no_http3(q: Q, subject: Gateway) -> Iterator[Said]:
             if asked:
                 message = f"port {server.port.number} is also a UDP port, and mode {mode} cannot be had by HTTP/3"
                 yield Said(at("spec", "servers", index, "tls", "mode"), message, "use SIMPLE, or TCP alone")
-
-
-def gateway_losses(q: Q, ref: Ref) -> tuple[Conflict, ...]:
-    """What the servers of a Gateway do not get on any of its workloads."""
-    found = get(q, Gateway, ref.namespace, ref.name)
-    groups = q(selected_anywhere, key(found.spec.selector)) if found is not None else ()
-    places = dict.fromkeys((each.namespace, each.labels) for each in groups)
-    plans = [q(gateway_plan, *place) for place in places]
-    return tuple(dict.fromkeys(each for plan in plans for each in plan.conflicts if each.gateway == ref))
 
 
 def _share(first: Labels, second: Labels) -> bool:
