@@ -242,11 +242,12 @@ def _values(by: Random, name: str) -> list[str]:
 
 
 def requests(by: Random, per_port: int) -> list[Request]:
-    """Requests and connections of all sorts, so many to each port."""
-    return [
-        *(_request(by, port) for port in HTTP_PORTS for _ in range(per_port)),
-        *(Request(tcp=True, port=port, **_who(by)) for port in TCP_PORTS for _ in range(per_port)),
-    ]
+    """Requests and connections of all sorts, so many to each port; those of one caller share a connection."""
+    found: list[Request] = []
+    for port in HTTP_PORTS:
+        callers = [_who(by) for _ in range(max(6, per_port // 4))]
+        found += [_request(by, port, by.choice(callers)) for _ in range(per_port)]
+    return [*found, *(Request(tcp=True, port=port, **_who(by)) for port in TCP_PORTS for _ in range(per_port))]
 
 
 def _who(by: Random) -> Json:
@@ -255,7 +256,7 @@ def _who(by: Random) -> Json:
     return {"caller": caller, "source": by.choice(ADDRESSES), "sni": sni}
 
 
-def _request(by: Random, port: int) -> Request:
+def _request(by: Random, port: int, who: Json) -> Request:
     headers: list[tuple[str, str]] = []
     if by.random() < 0.5:
         headers.append(("x-role", by.choice(("admin", "user"))))
@@ -273,7 +274,7 @@ def _request(by: Random, port: int) -> Request:
         "path": by.choice(PATHS),
         "claims": by.choice((None, None, *CLAIMS)),
     }
-    return Request(headers=tuple(headers), **_who(by), **more)
+    return Request(headers=tuple(headers), **who, **more)
 
 
 def expected_cells() -> set[tuple[str, str, str, str]]:

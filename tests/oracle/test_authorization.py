@@ -25,7 +25,7 @@ from tests.oracle.mesh import SEEN, Answer, Workload, mesh_of
 from tests.oracle.semantics import Cell, Json, Mesh, Request, deciding, read, verdict
 
 TURNS, PER_TURN = 33, 62
-LONG_TURNS, LONG_PER_TURN = 1000, 101
+LONG_TURNS, LONG_PER_TURN = 250, 420
 CANDIDATES = 18
 """How many requests are drawn for each port; those that most fields decide are asked."""
 MORE_TURNS = 30
@@ -110,7 +110,7 @@ class Comparison:
 
     def _turn(self, by: Random, drawn: list[Drawn], per_turn: int, turn: str) -> None:
         mesh = mesh_of(by.choice(NORMALIZATIONS))
-        chosen = self._choose(drawn, mesh, requests(by, CANDIDATES), per_turn)
+        chosen = self._choose(drawn, mesh, requests(by, max(CANDIDATES, per_turn // 14)), per_turn)
         _same(self._workload, [each.document for each in drawn], mesh, [request for request, _ in chosen], turn)
         self.pairs += len(chosen)
         for _, found in chosen:
@@ -124,6 +124,8 @@ class Comparison:
         for each in offered:
             found = deciding(read([one.at(each.port) for one in drawn], mesh, each), mesh, each)
             rest.append((each, {self._key(cell) for cell in found}))
+        if len(rest) <= count:
+            return rest
         chosen: list[tuple[Request, set[Key]]] = []
         have: set[Key] = set()
         while len(chosen) < count:
