@@ -112,7 +112,7 @@ class Workload:
         command = [sys.executable, "-m", "tests.envoy.authorizer", "grpc", AUTHORIZER, str(OVER_GRPC)]
         self._programs.append(subprocess.Popen([*self.lab.sidecar.inside(), *command], cwd=REPOSITORY))
         self.lab.wait(self._grpc_listens, 60)
-        self._base = objects(WORLD + _services() + _tokens(self._keys))
+        self._base = objects(WORLD.objects + _services() + _tokens(self._keys))
 
     def _grpc_listens(self) -> bool:
         with self.lab.socket(OUTSIDE) as one:
