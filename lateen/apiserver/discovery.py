@@ -30,9 +30,7 @@ _STREAMS: Final = {
     "pods": (
         ("log", "Pod", ("get",)),
         ("exec", "PodExecOptions", ("create", "get")),
-        ("attach", "PodAttachOptions", ("create", "get")),
         ("portforward", "PodPortForwardOptions", ("create", "get")),
-        ("eviction", "Eviction", ("create",)),
     ),
     "serviceaccounts": (("token", "TokenRequest", ("create",)),),
 }

@@ -23,10 +23,11 @@ import structlog
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
-from lateen.apiserver import files
+from lateen.apiserver import files, streams
 from lateen.apiserver.access import Guard
 from lateen.apiserver.admission import Admission
 from lateen.apiserver.bodies import FILES_BYTES, body, decoded, document
@@ -76,18 +77,25 @@ def application(
     resources: Resources | None = None,
     authenticate: Authenticator = lambda token: None,
     parts: Mapping[tuple[str, str], Part] | None = None,
+    pods: streams.Pods | None = None,
     routes: Sequence[BaseRoute] = (),
     now: Callable[[], dt.datetime] = utc_now,
 ) -> Starlette:
     """The API as an ASGI application, for `identified` to be put around.
 
-    `check` and `analyse`: see `files`; `parts`: by plural and part; `routes`: lateen's own, more of them.
+    `check` and `analyse`: see `files`; `parts`: by plural and part; `pods`: None where none run; `routes`: lateen's
+    own, more of them.
     """
     if resources is None:
         resources = Resources(store.rows())
         store.subscribe(resources)
     roles = Roles(store)
-    api = _Api(store, resources, roles, check, Reviews(roles, authenticate), parts or {}, now)
+    served = dict(parts or {})
+    if pods is not None:
+        served[("pods", "log")] = streams.log_part(pods)
+        served |= {("pods", part): streams.spdy_refused for part in _STREAMED}
+    api = _Api(store, resources, roles, check, Reviews(roles, authenticate), served, now)
+    sockets = _Sockets(roles, pods)
     own = _Own(store, check, analyse, ready)
     return Starlette(
         routes=[
@@ -98,6 +106,7 @@ def application(
             Route("/apis/{group}", api.group),
             Route("/apis/{group}/{version}", api.kinds),
             Route("/api/{version}", api.kinds),
+            WebSocketRoute("/api/v1/namespaces/{namespace}/pods/{name}/{part}", sockets.serve),
             Route("/api/{version}/{rest:path}", api.objects, methods=_METHODS),
             Route("/apis/{group}/{version}/{rest:path}", api.objects, methods=_METHODS),
             Route("/openapi/v2", api.openapi_v2),
@@ -288,6 +297,31 @@ class _Api:
             error = ForbiddenError(about + why_not, remedy="kubectl auth can-i --list shows what is allowed")
             error.about = About(wanted.group, wanted.resource, wanted.name)
             raise error
+
+
+class _Sockets:
+    """Websockets: what goes on between a client and a Pod."""
+
+    def __init__(self, roles: Roles, pods: streams.Pods | None) -> None:
+        self._roles = roles
+        self._pods = pods
+
+    async def serve(self, socket: WebSocket) -> None:
+        part, namespace, name = (socket.path_params[each] for each in ("part", "namespace", "name"))
+        try:
+            serve = _STREAMED.get(part)
+            if serve is None or self._pods is None:
+                raise NotFoundError("the server could not find the requested resource")
+            wanted = Attributes("create", "", "pods", part, namespace, name)
+            why_not = self._roles(socket.scope["state"]["user"], wanted)
+            if why_not is not None:
+                raise ForbiddenError(f'pods "{name}" is forbidden: {why_not}', remedy="kubectl auth can-i --list")
+            await serve(socket, self._pods, namespace, name)
+        except ApiError as error:
+            await socket.send_denial_response(json_response(to_status(error), error.CODE))
+
+
+_STREAMED: Final = {"exec": streams.execute, "portforward": streams.forward}
 
 
 class _Own:

@@ -50,6 +50,7 @@ from lateen.lib.errors import LateenError
 from lateen.lib.findings import Finding
 from lateen.lib.ids import Ref
 from lateen.model.mesh import domain as cluster_domain
+from lateen.security.account_tokens import AccountTokens
 from lateen.security.client import unix_target
 from lateen.security.csr import CertificateService
 from lateen.security.peer import AuthContext, PeerIdentity, peer_of
@@ -126,10 +127,11 @@ class ControlPlane:
         self._kubernetes = KubernetesApi(
             settings,
             store,
+            AccountTokens(layout.api / "tokens.json"),
             check=check,
             analyse=self._analyse,
             ready=lambda: self._ready,
-            parts={("serviceaccounts", "token"): token_route(store, tokens, self._identities).endpoint},
+            pod_token=token_route(store, tokens, self._identities).endpoint,
             routes=[
                 *ca_routes(self._authority),
                 bundle_route(

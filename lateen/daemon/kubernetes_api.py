@@ -7,21 +7,33 @@ credentials. What every API has from its start (roles, their bindings) is made h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import datetime as dt
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from lateen.apiserver import files, rbac
-from lateen.apiserver.credentials import by_credentials
+from lateen.api.core.service_account import ServiceAccount
+from lateen.api.objects import ref_of as ref_of_kind
+from lateen.api.struct import list_at, map_at
+from lateen.apiserver import files, protobuf, rbac
+from lateen.apiserver.bodies import OBJECT_BYTES, body, decoded, media_type, number
+from lateen.apiserver.credentials import account_user, by_credentials
 from lateen.apiserver.definitions import Establisher
+from lateen.apiserver.errors import NotFoundError
 from lateen.apiserver.http import Part, application, identified, owner
 from lateen.apiserver.operations import Create
 from lateen.apiserver.resources import Resources
 from lateen.apiserver.serving import Tls, serve, tcp_listener, unix_listener
+from lateen.apiserver.shown import json_response
 from lateen.apiserver.store import Store
 from lateen.apiserver.transactions import ref_of
-from lateen.apiserver.users import Authenticator
+from lateen.apiserver.users import User
+from lateen.daemon.pod_streams import PodStreams
 from lateen.daemon.settings import Settings
+from lateen.security.account_tokens import Account, AccountTokens
 from lateen.security.api_access import ApiAccess
 from lateen.security.files import write_secret
 
@@ -33,17 +45,18 @@ class KubernetesApi:
         self,
         settings: Settings,
         store: Store,
+        tokens: AccountTokens,
         *,
         check: files.Check,
         analyse: files.Analyse,
         ready: Callable[[], bool],
-        parts: Mapping[tuple[str, str], Part],
+        pod_token: Part,
         routes: Sequence[BaseRoute],
-        authenticate: Authenticator = lambda token: None,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._authenticate = authenticate
+        self._tokens = tokens
+        self._pod_token = pod_token
         resources = Resources(store.rows())
         store.subscribe(resources)
         self._application = application(
@@ -52,8 +65,9 @@ class KubernetesApi:
             analyse=analyse,
             ready=ready,
             resources=resources,
-            authenticate=authenticate,
-            parts=parts,
+            authenticate=self._authenticate,
+            parts={("serviceaccounts", "token"): self._token},
+            pods=PodStreams(store, settings.layout()),
             routes=routes,
         )
 
@@ -73,6 +87,34 @@ class KubernetesApi:
                 write_secret(layout.kubeconfig, access.kubeconfig(self._settings.name, url))
             socket = unix_listener(layout.api_socket)
             tasks.create_task(serve(identified(self._application, owner), socket), name="API on a socket")
+
+    def _authenticate(self, token: str) -> User | None:
+        """Whose token that is; nobody's once its account is gone or was made anew."""
+        account = self._tokens.read(token)
+        row = self._store.get(ref_of_kind(ServiceAccount, account.namespace, account.name)) if account else None
+        if account is None or row is None or row.decode()["metadata"]["uid"] != account.uid:
+            return None
+        return account_user(account.namespace, account.name, account.uid)
+
+    async def _token(self, request: Request) -> Response:
+        """A TokenRequest: for a Pod's certificates when it is bound to one, else for the API."""
+        content = await body(request, OBJECT_BYTES)
+        asked = (
+            protobuf.decode(content) if media_type(request) == protobuf.MEDIA_TYPE else decoded(content, dict[str, Any])
+        )
+        spec = map_at(asked, "spec")
+        if spec.get("boundObjectRef"):
+            return await self._pod_token(request)
+        namespace, name = request.path_params["namespace"], request.path_params["name"]
+        row = self._store.get(ref_of_kind(ServiceAccount, namespace, name))
+        if row is None:
+            raise NotFoundError(f'serviceaccounts "{name}" not found', remedy=f"kubectl get sa -n {namespace}")
+        account = Account(namespace, name, row.decode()["metadata"]["uid"])
+        seconds = number("expirationSeconds", spec.get("expirationSeconds") or 3600)
+        token, ends = self._tokens.issue(account, list_at(spec, "audiences"), seconds)
+        when = dt.datetime.fromtimestamp(ends, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        head = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        return json_response({**head, "status": {"token": token, "expirationTimestamp": when}}, 201)
 
     async def _initial(self) -> None:
         missing = [each for each in rbac.initial() if self._store.get(ref_of(each)) is None]

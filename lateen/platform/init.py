@@ -7,13 +7,16 @@ applications. Stop order: applications, then the proxy drains and ends. Without 
 done) the proxy is stopped too and the init stays to say how it went, until it is told to exit.
 
 Requests on the socket: `stop {grace_s}` (answered when all is stopped), `exit`, `restart {container, grace_s}`,
-`exec {container, argv, timeout_s}`, `fabric` and `sockets` (descriptors for a new spawner, agent or forwarder).
+`exec {container, argv, timeout_s}`, `attach {container, argv, terminal}` and `dial {port}` (both hand descriptors
+over), `fabric` and `sockets` (descriptors for a new spawner, agent or forwarder).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import time
 from typing import NoReturn
 
@@ -26,13 +29,15 @@ from lateen.platform.logs import LogWriter
 from lateen.platform.netlink import Netlink
 from lateen.platform.paths import PodPaths
 from lateen.platform.pod import Container, HttpGet, PodSandbox, PodState, Probe, Proxy
-from lateen.platform.reactor import Reactor, Timer
+from lateen.platform.reactor import READ, Reactor, Timer
 from lateen.platform.runner import Backoff, Host, Runner
 from lateen.platform.settings import PlatformSettings
 
 PROXY = "istio-proxy"
 DRAIN_POLL_S = 0.1
 EXEC_BYTES = 1 << 20
+DIAL_S = 0.2
+"""How long a connection inside of the Pod may take; it is answered at once, or nobody listens."""
 
 
 def run(
@@ -146,12 +151,62 @@ class Pod:
                     raise ValueError(f"container {runner.container.name} is not running")
                 started = self._execute(runner.container, runner.state.pid, tuple(request["argv"]))
                 self._answer_exec(started, float(request["timeout_s"]), reply)
+            case "attach":
+                runner = self._find(request["container"])
+                if runner.state.phase != "running":
+                    raise ValueError(f"container {runner.container.name} is not running")
+                program = view.inside(self._spec, runner.container, tuple(request["argv"]), rootless=self._rootless)
+                started = process.start_interactive(runner.state.pid, program, terminal=bool(request["terminal"]))
+                reply(fds=self._attended(started))
+            case "dial":
+                reply(fds=(self._dial(int(request["port"])),))
             case "fabric":
                 reply(fds=self._fabric.descriptors)
             case "sockets":
                 reply(fds=self._fabric.sockets)
             case unknown:
                 raise ValueError(f"no request is called {unknown}")
+
+    def _attended(self, started: process.Interactive) -> tuple[int, ...]:
+        """The descriptors of a process for who asked for it: its own, and one on which its exit code comes. When
+        that one is closed at the other end, the process is ended."""
+        told, tell = os.pipe2(os.O_CLOEXEC)
+
+        def left(events: int) -> None:
+            self.reactor.forget(tell)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(started.pid, signal.SIGKILL)
+
+        def ended(status: int) -> None:
+            self.reactor.forget(tell)
+            with contextlib.suppress(BrokenPipeError):
+                os.write(tell, str(os.waitstatus_to_exitcode(status)).encode())
+            os.close(tell)
+
+        self.reactor.child(started.pid, ended)
+        self.reactor.watch(tell, READ, left)  # nothing can be read here: it is the other end that is closed
+        given = (told, *started.ends)
+
+        def let_go() -> None:
+            for fd in given:
+                os.close(fd)
+
+        self.reactor.later(0, let_go)
+        return given
+
+    def _dial(self, port: int) -> int:
+        """A connection to a port of this Pod, by its loopback."""
+        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            connection.settimeout(DIAL_S)
+            connection.connect(("127.0.0.1", port))
+            connection.settimeout(None)
+        except OSError:
+            connection.close()
+            raise
+        descriptor = connection.detach()
+        self.reactor.later(0, lambda: os.close(descriptor))
+        return descriptor
 
     def joined(self, peer: wire.Peer) -> None:
         """A new client gets the state at once."""

@@ -8,9 +8,11 @@ program, the reason arrives on `error`, which closes silently on success.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
+import termios
 from collections.abc import Mapping
 
 import msgspec
@@ -64,13 +66,45 @@ def start(program: Program, pid_namespace: int) -> Started:
     return Started(pid, output_read, error_read)
 
 
+class Interactive(msgspec.Struct, frozen=True):
+    """A process somebody talks to: its pid, and the other ends of its input, output and errors; with a terminal, all
+    three are that."""
+
+    pid: int
+    ends: tuple[int, ...]
+
+
 def start_in(pid: int, program: Program) -> Started:
     """Execute a program inside the container whose first process is `pid`; `root` and `base` are not used.
 
     Ending the returned process ends the program.
     """
     output_read, output = os.pipe2(os.O_CLOEXEC)
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     error_read, error = os.pipe2(os.O_CLOEXEC)
+    child = _fork_in(pid, program, (null, output, output), error)
+    for fd in (null, output, error):
+        os.close(fd)
+    return Started(child, output_read, error_read)
+
+
+def start_interactive(pid: int, program: Program, *, terminal: bool) -> Interactive:
+    """Like `start_in`, connected to descriptors for somebody else. Why it could not start comes as its output."""
+    if terminal:
+        master, slave = os.openpty()
+        child = _fork_in(pid, program, (slave, slave, slave), slave, terminal=True)
+        os.close(slave)
+        return Interactive(child, (master,))
+    stdin, input_write = os.pipe2(os.O_CLOEXEC)
+    output_read, output = os.pipe2(os.O_CLOEXEC)
+    error_read, error = os.pipe2(os.O_CLOEXEC)
+    child = _fork_in(pid, program, (stdin, output, error), error)
+    for fd in (stdin, output, error):
+        os.close(fd)
+    return Interactive(child, (input_write, output_read, error_read))
+
+
+def _fork_in(pid: int, program: Program, streams: tuple[int, int, int], error: int, *, terminal: bool = False) -> int:
     namespaces = [(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), kind) for name, kind in _KINDS]
     child = os.fork()
     if not child:
@@ -79,8 +113,12 @@ def start_in(pid: int, program: Program) -> Started:
                 syscalls.setns(fd, kind)
             inner = os.fork()
             if inner:
-                os._exit(os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]) & 0xFF)
-            _become(program, output)
+                code = os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
+                os._exit(code if code >= 0 else 128 - code)
+            _become(program, streams)
+            if terminal:
+                os.setsid()
+                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
             os.execvpe(program.argv[0], program.argv, dict(program.env))  # noqa: S606
         except BaseException as problem:
@@ -89,9 +127,7 @@ def start_in(pid: int, program: Program) -> Started:
             os._exit(127)
     for fd, _ in namespaces:
         os.close(fd)
-    os.close(output)
-    os.close(error)
-    return Started(child, output_read, error_read)
+    return child
 
 
 _KINDS = (("pid", syscalls.CLONE_NEWPID), ("mnt", syscalls.CLONE_NEWNS))
@@ -106,17 +142,16 @@ def _execute(program: Program, output: int) -> None:
     os.setsid()
     syscalls.unshare(syscalls.CLONE_NEWNS)
     Builder(program.base).enter(program.root)
-    _become(program, output)
+    _become(program, (os.open("/dev/null", os.O_RDONLY), output, output))
     os.execvpe(program.argv[0], program.argv, dict(program.env))  # noqa: S606
 
 
-def _become(program: Program, output: int) -> None:
+def _become(program: Program, streams: tuple[int, int, int]) -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     os.umask(0o022)
-    null = os.open("/dev/null", os.O_RDONLY)
-    for source, target in ((null, 0), (output, 1), (output, 2)):
+    for target, source in enumerate(streams):
         os.dup2(source, target)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     limit = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)

@@ -170,16 +170,6 @@ IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
         "spec.suspend",
         "spec.timeZone",
     ),
-    "HorizontalPodAutoscaler": (
-        "spec.maxReplicas",
-        "spec.metrics[].type=Resource",
-        "spec.metrics[].resource.name=cpu",
-        "spec.metrics[].resource.target.averageUtilization",
-        "spec.metrics[].resource.target.averageValue",
-        "spec.metrics[].resource.target.type=Utilization|AverageValue",
-        "spec.minReplicas",
-        "spec.scaleTargetRef.**",
-    ),
     "Event": (
         "action",
         "count",

@@ -16,13 +16,14 @@ import structlog
 from lateen.api.struct import Json
 from lateen.apiserver.errors import NotFoundError
 from lateen.lib.errors import LateenError
-from lateen.platform.controllers import account, deployment, endpoints, job, service
+from lateen.platform.controllers import account, cron_job, deployment, endpoints, job, service, sets
 from lateen.platform.controllers import documents as d
 from lateen.platform.controllers.actions import Action, Create, Delete, Outcome, Patch, Status
 from lateen.platform.controllers.cluster import Cluster, Queue
 
 KINDS = (
-    "Namespace", "ServiceAccount", "Service", "EndpointSlice", "Deployment", "Job", "Pod", "ConfigMap", "Secret",
+    "Namespace", "ServiceAccount", "Service", "EndpointSlice", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet",
+    "Job", "CronJob", "Pod", "ConfigMap", "Secret",
 )  # fmt: skip
 """The kinds that controllers and the kubelet read."""
 
@@ -140,10 +141,25 @@ def controllers(api: Api, cluster: Cluster, vip_range: str, clock: Callable[[], 
         made.append(one)
         return one.queue
 
-    for kind, reconcile in (("Deployment", deployment.reconcile), ("Job", job.reconcile)):
+    for kind, reconcile in _OF_PODS.items():
         queue = controller(kind, look(kind, reconcile))
         cluster.listen(kind, _to(queue))
         owners_of(kind, queue)
+
+    def cron(key: d.Key) -> Outcome:
+        found = cluster.get("CronJob", key)
+        return Outcome() if found is None else cron_job.reconcile(found, cluster.namespace("Job", key[0]), clock())
+
+    jobs = controller("CronJob", cron)
+    cluster.listen("CronJob", _to(jobs))
+
+    def job_changed(before: Json | None, after: Json | None) -> None:
+        one = after or before
+        owner = d.owner(one) if one is not None else None
+        if one is not None and owner is not None and owner["kind"] == "CronJob":
+            jobs.add((d.namespace(one), owner["name"]))
+
+    cluster.listen("Job", job_changed)
 
     addresses = controller("Service address", lambda _: service.allocate(cluster.all("Service"), vip_range))
     cluster.listen(
@@ -157,6 +173,16 @@ def controllers(api: Api, cluster: Cluster, vip_range: str, clock: Callable[[], 
     cluster.listen("ServiceAccount", lambda _, after: None if after else _all(accounts, cluster, "Namespace"))
 
     return made
+
+
+_OF_PODS = {
+    "Deployment": deployment.reconcile,
+    "ReplicaSet": sets.replica_set,
+    "StatefulSet": sets.stateful_set,
+    "DaemonSet": sets.daemon_set,
+    "Job": job.reconcile,
+}
+"""Controllers over one object and the Pods of its namespace."""
 
 
 def _to(queue: Queue[d.Key]) -> Callable[[Json | None, Json | None], None]:
