@@ -86,8 +86,7 @@ class PodStreams:
         if row is None:
             return True
         statuses = list_at(map_at(row.decode(), "status"), "containerStatuses")
-        state = next((map_at(each, "state") for each in statuses if each.get("name") == container), {})
-        return "terminated" in state
+        return any("terminated" in map_at(each, "state") for each in statuses if each.get("name") == container)
 
     # -- commands and connections ----------------------------------------------------------------------
 
