@@ -98,10 +98,11 @@ def start_interactive(pid: int, program: Program, *, terminal: bool) -> Interact
     stdin, input_write = os.pipe2(os.O_CLOEXEC)
     output_read, output = os.pipe2(os.O_CLOEXEC)
     error_read, error = os.pipe2(os.O_CLOEXEC)
+    ends = (input_write, output_read, error_read)
     child = _fork_in(pid, program, (stdin, output, error), error)
     for fd in (stdin, output, error):
         os.close(fd)
-    return Interactive(child, (input_write, output_read, error_read))
+    return Interactive(child, ends)
 
 
 def _fork_in(pid: int, program: Program, streams: tuple[int, int, int], error: int, *, terminal: bool = False) -> int:
@@ -109,6 +110,7 @@ def _fork_in(pid: int, program: Program, streams: tuple[int, int, int], error: i
     child = os.fork()
     if not child:
         try:
+            _close_others({*streams, error, *(fd for fd, _ in namespaces)})
             for fd, kind in namespaces:
                 syscalls.setns(fd, kind)
             inner = os.fork()
@@ -128,6 +130,15 @@ def _fork_in(pid: int, program: Program, streams: tuple[int, int, int], error: i
     for fd, _ in namespaces:
         os.close(fd)
     return child
+
+
+def _close_others(kept: set[int]) -> None:
+    """Closes what the init has open, or a process that waits for another would keep its pipes from ending."""
+    begin = 3
+    for fd in sorted(kept):
+        os.closerange(begin, fd)
+        begin = max(begin, fd + 1)
+    os.closerange(begin, OPEN_FILES)
 
 
 _KINDS = (("pid", syscalls.CLONE_NEWPID), ("mnt", syscalls.CLONE_NEWNS))
