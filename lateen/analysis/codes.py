@@ -232,6 +232,22 @@ it needs is not there, or it asks for something that only a cluster has. The mes
 """,
     ),
     Code(
+        "LTN0222",
+        Level.INFO,
+        "Port-level settings replace the rest of a policy",
+        """
+A DestinationRule has `portLevelSettings` for a port, and these replace its `trafficPolicy` there wholly: what they
+leave out is at its default, not what the policy says.
+
+    trafficPolicy:
+      outlierDetection: {consecutive5xxErrors: 3}
+      portLevelSettings:
+      - {port: {number: 9080}, loadBalancer: {simple: RANDOM}}   # nobody is ejected on port 9080
+
+Say again at the port what it is to keep.
+""",
+    ),
+    Code(
         "LTN0108",
         Level.WARNING,
         "A selector without labels picks every workload",

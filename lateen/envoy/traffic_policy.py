@@ -20,13 +20,12 @@ from google.protobuf.duration_pb2 import Duration
 
 from lateen.api.istio.destination_rule import (
     ConnectionPoolSettings,
-    LoadBalancerSettings,
     OutlierDetection,
     ProxyProtocol,
     RetryBudget,
     TcpKeepalive,
-    WarmupConfiguration,
 )
+from lateen.api.istio.load_balancer import LoadBalancerSettings, WarmupConfiguration
 from lateen.envoy.virtual_host import field
 from lateen.features.encoding import pack, set_seconds
 from lateen.model.protocols import Protocol

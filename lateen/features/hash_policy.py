@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from envoy.config.route.v3.route_components_pb2 import Route
 
-from lateen.api.istio.destination_rule import ConsistentHashLB
+from lateen.api.istio.load_balancer import ConsistentHashLB
 from lateen.engine import Q
 from lateen.features.encoding import set_seconds
 from lateen.features.feature import Feature, Rule

@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from lateen.api.istio.destination_rule import Distribute, Failover
+from lateen.api.istio.load_balancer import Distribute, Failover
 from lateen.engine import Q
 from lateen.intent.cluster import OutboundCluster
 from lateen.model.endpoints import Endpoint

@@ -14,8 +14,6 @@ import msgspec
 from lateen.api.istio.destination_rule import (
     ClientTLSSettings,
     ConnectionPoolSettings,
-    ConsistentHashLB,
-    LoadBalancerSettings,
     OutlierDetection,
     PortTrafficPolicy,
     ProxyProtocol,
@@ -23,6 +21,7 @@ from lateen.api.istio.destination_rule import (
     TrafficPolicy,
     TunnelSettings,
 )
+from lateen.api.istio.load_balancer import ConsistentHashLB, LoadBalancerSettings
 from lateen.engine import Q
 from lateen.model.destination_rules import Rule, port_policy
 from lateen.model.mesh import default_traffic_policy

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 
 from lateen.api.core.namespace import Namespace
 from lateen.api.core.service import Service
-from lateen.api.istio.destination_rule import DestinationRule, LoadBalancerSettings, TrafficPolicy
+from lateen.api.istio.destination_rule import DestinationRule, TrafficPolicy
+from lateen.api.istio.load_balancer import LoadBalancerSettings
 from lateen.api.istio.service_entry import ServiceEntry
 from lateen.api.objects import get, ref_of
 from lateen.engine import Index, Q

@@ -14,14 +14,9 @@ import yaml
 
 from lateen.api.codec import DecodeError, decode_as
 from lateen.api.core.config_map import ConfigMap
-from lateen.api.istio.destination_rule import (
-    ConnectionPoolSettings,
-    LocalityLoadBalancerSetting,
-    OutlierDetection,
-    TcpKeepalive,
-    ZoneAwareLoadBalancerSetting,
-)
+from lateen.api.istio.destination_rule import ConnectionPoolSettings, OutlierDetection, TcpKeepalive
 from lateen.api.istio.http_route import HTTPRetry
+from lateen.api.istio.load_balancer import LocalityLoadBalancerSetting, ZoneAwareLoadBalancerSetting
 from lateen.api.mesh.config import MESH_CONFIG_NAME, ROOT_NAMESPACE, MeshConfig, TLSConfig
 from lateen.api.objects import get, ref_of
 from lateen.engine import Q

@@ -8,12 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
+import msgspec
+
 from lateen.api import rules
 from lateen.api.istio import traffic_rules as traffic
+from lateen.api.istio.load_balancer import LoadBalancerSettings
 from lateen.api.istio.selectors import PolicySelector, PortSelector
 from lateen.api.problems import Problem, at, deprecated, warning
-from lateen.api.struct import Int32, Meta, Object, PercentValue, PositiveDuration, Struct, UInt32, UInt64, field
+from lateen.api.struct import Int32, Meta, Object, PercentValue, PositiveDuration, Struct, UInt32, field
 from lateen.lib.durations import Duration
+from lateen.lib.findings import Level
+from lateen.lib.names import is_address, is_host
 
 
 class HTTP2KeepAlive(Struct, frozen=True):
@@ -86,185 +91,6 @@ class ConnectionPoolSettings(Struct, frozen=True):
             yield Problem("", "the limits are empty", 'set "tcp" or "http"')
 
 
-class HTTPCookieAttribute(Struct, frozen=True):
-    """One more attribute of a generated cookie."""
-
-    name: str
-    value: str | None = None
-
-
-class HTTPCookie(Struct, frozen=True):
-    """A cookie that sticks a client to an endpoint; generated when the request has none."""
-
-    name: str
-    attributes: tuple[HTTPCookieAttribute, ...] = ()
-    path: str | None = None
-    ttl: Duration | None = None
-
-    def problems(self) -> Iterator[Problem]:
-        if not self.name:
-            yield Problem("name", "the cookie has no name", "name it")
-        if self.ttl is not None and self.ttl.nanoseconds < 0:
-            yield Problem("ttl", "a life time cannot be negative", "0s makes a session cookie")
-
-
-class MagLev(Struct, frozen=True):
-    """Consistent hashing by a Maglev table."""
-
-    table_size: UInt64 | None = None
-
-    def problems(self) -> Iterator[Problem]:
-        if self.table_size is not None and not (_is_prime(self.table_size) and self.table_size <= _TABLE_MAX):
-            yield Problem("tableSize", f"{self.table_size} is not a prime up to {_TABLE_MAX}", "the default is 65537")
-
-
-class RingHash(Struct, frozen=True):
-    """Consistent hashing by a ring."""
-
-    minimum_ring_size: UInt64 | None = None
-
-    def problems(self) -> Iterator[Problem]:
-        if self.minimum_ring_size is not None and self.minimum_ring_size > _RING_MAX:
-            yield Problem("minimumRingSize", f"{self.minimum_ring_size} is too large", f"at most {_RING_MAX}")
-
-
-class ConsistentHashLB(Struct, frozen=True):
-    """The same endpoint for the same header, cookie, parameter or address, as far as possible."""
-
-    AT_MOST_ONE: ClassVar[tuple[tuple[str, ...], ...]] = (
-        ("httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName"),
-        ("ringHash", "maglev"),
-    )
-
-    http_cookie: HTTPCookie | None = None
-    http_header_name: str | None = None
-    http_query_parameter_name: str | None = None
-    maglev: MagLev | None = None
-    minimum_ring_size: UInt64 | None = None
-    ring_hash: RingHash | None = None
-    use_source_ip: bool | None = None
-
-    def problems(self) -> Iterator[Problem]:
-        keys = (self.http_header_name, self.http_cookie, self.use_source_ip, self.http_query_parameter_name)
-        if not any(keys):
-            remedy = 'set "httpHeaderName", "httpCookie", "useSourceIp" or "httpQueryParameterName"'
-            yield Problem("", "what is hashed is missing", remedy)
-        if self.http_header_name:
-            yield from rules.header_name("httpHeaderName", self.http_header_name)
-        if self.minimum_ring_size is not None:
-            yield deprecated("minimumRingSize", "ringHash.minimumRingSize")
-            if self.ring_hash is not None or self.maglev is not None:
-                yield Problem("minimumRingSize", "it excludes ringHash and maglev", "keep one of them")
-
-
-class Distribute(Struct, frozen=True):
-    """Shares of the traffic that starts in one locality."""
-
-    from_: str | None = None
-    to: Mapping[str, UInt32] = {}
-
-    def problems(self) -> Iterator[Problem]:
-        if not self.from_:
-            yield Problem("", '"from" is missing', "write region/zone/subzone, * stands for any")
-        for name in (self.from_ or "", *self.to):
-            if name and not _is_locality(name):
-                yield Problem("", f'"{name[:80]}" is no locality', "write region/zone/subzone, a last * stands for any")
-        if sum(self.to.values()) != 100:
-            yield Problem("to", f"the shares make {sum(self.to.values())}", "they must make 100")
-
-
-class Failover(Struct, frozen=True):
-    """The region that takes over for a region."""
-
-    from_: str | None = None
-    to: str | None = None
-
-    def problems(self) -> Iterator[Problem]:
-        for name, region in (("from", self.from_), ("to", self.to)):
-            if not region or "/" in region or "*" in region:
-                yield Problem(name if region else "", f'"{name}" must be a region', "write the name of a region alone")
-        if self.from_ and self.from_ == self.to:
-            yield Problem("to", "a region cannot take over for itself", "name another one")
-
-
-class LocalityLoadBalancerSetting(Struct, frozen=True):
-    """Which localities traffic goes to: shares, failover order or label order."""
-
-    distribute: tuple[Distribute, ...] = ()
-    enabled: bool | None = None
-    failover: tuple[Failover, ...] = ()
-    failover_priority: tuple[str, ...] = ()
-
-    def problems(self) -> Iterator[Problem]:
-        said = [
-            name
-            for name, value in (
-                ("distribute", self.distribute),
-                ("failover", self.failover),
-            )
-            if value
-        ]
-        if self.failover_priority and self.distribute:
-            said.append("failoverPriority")
-        if len(said) > 1:
-            yield Problem(said[1], f"{' and '.join(said)} exclude each other", "keep one of them")
-        yield from rules.no_duplicates(("distribute",), [each.from_ for each in self.distribute], "locality", "from")
-
-
-class WarmupConfiguration(Struct, frozen=True):
-    """How slowly a new endpoint gets its full share."""
-
-    duration: PositiveDuration
-    aggression: Annotated[float, Meta(ge=0)] | None = None
-    minimum_percent: PercentValue | None = None
-
-    def problems(self) -> Iterator[Problem]:
-        if self.aggression is not None and self.aggression < 1:
-            yield Problem("aggression", f"{self.aggression:g} is less than 1", "1 is linear, more starts slower")
-
-
-class ZoneAwareLoadBalancerSetting(Struct, frozen=True):
-    """Keeping traffic inside a zone as far as the endpoints there suffice."""
-
-    enabled: bool | None = None
-    failover: tuple[Failover, ...] = ()
-    failover_priority: tuple[str, ...] = ()
-    min_cluster_size: Annotated[int, Meta(ge=1)] | None = None
-
-
-class LoadBalancerSettings(Struct, frozen=True):
-    """How an endpoint is chosen."""
-
-    AT_MOST_ONE: ClassVar[tuple[tuple[str, ...], ...]] = (("simple", "consistentHash"),)
-
-    consistent_hash: ConsistentHashLB | None = None
-    locality_lb_setting: LocalityLoadBalancerSetting | None = None
-    simple: Literal["UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"] | None = None
-    warmup: WarmupConfiguration | None = None
-    warmup_duration_secs: PositiveDuration | None = None
-    zone_aware_lb_setting: ZoneAwareLoadBalancerSetting | None = None
-
-    def problems(self) -> Iterator[Problem]:
-        if self.simple == "LEAST_CONN":
-            yield deprecated("simple", "LEAST_REQUEST")
-        if self.warmup_duration_secs is not None:
-            yield deprecated("warmupDurationSecs", "warmup")
-            if self.warmup is not None:
-                yield Problem("warmupDurationSecs", '"warmup" says it already', "leave it out")
-        warming = "warmup" if self.warmup is not None else "warmupDurationSecs" if self.warmup_duration_secs else ""
-        least_request = self.consistent_hash is None and self.simple in (
-            None,
-            "UNSPECIFIED",
-            "ROUND_ROBIN",
-            "LEAST_REQUEST",
-            "LEAST_CONN",
-        )
-        if warming and not least_request:
-            yield Problem(warming, "only ROUND_ROBIN and LEAST_REQUEST warm endpoints up", "change simple")
-        if self.locality_lb_setting is not None and self.zone_aware_lb_setting is not None:
-            yield Problem("zoneAwareLbSetting", "it excludes localityLbSetting", "keep one of them")
-
-
 class OutlierDetection(Struct, frozen=True):
     """When a failing endpoint is taken out, and for how long."""
 
@@ -315,7 +141,7 @@ class ClientTLSSettings(Struct, frozen=True):
         }
         mode = self.mode or "DISABLE"
         for name, value in files.items():
-            if value and self.credential_name and name != "caCrl":
+            if value and self.credential_name:
                 yield Problem(name, f'"{name}" and "credentialName" exclude each other', "keep one of them")
         if mode == "MUTUAL" and not self.credential_name:
             for name in ("clientCertificate", "privateKey"):
@@ -329,12 +155,22 @@ class ClientTLSSettings(Struct, frozen=True):
             for name in names:
                 if said[name]:
                     yield Problem(name, f"mode {mode} uses no {name}", "leave it out, or use MUTUAL")
-        if self.insecure_skip_verify and (self.ca_certificates or self.subject_alt_names):
+        trusted = self.ca_certificates or (self.credential_name if mode == "SIMPLE" else None)
+        if self.insecure_skip_verify and (trusted or self.subject_alt_names):
             yield Problem("insecureSkipVerify", "it excludes what is to be verified", "leave it out")
         if mode in ("SIMPLE", "MUTUAL") and not (
             self.ca_certificates or self.credential_name or self.insecure_skip_verify
         ):
             yield warning("", _SYSTEM_ROOTS, "set caCertificates to say whom to trust", "IST0128")
+
+
+def _together(load_balancer: LoadBalancerSettings | None, outlier: OutlierDetection | None) -> Iterator[Problem]:
+    """What two blocks of one policy say that only works together."""
+    setting = load_balancer.locality_lb_setting if load_balancer is not None else None
+    if setting is None or setting.distribute or setting.enabled is False or outlier is not None:
+        return
+    message = "without outlierDetection it has no effect: nothing notices that near endpoints are bad"
+    yield warning("loadBalancer.localityLbSetting", message, "add outlierDetection: {}")
 
 
 class PortTrafficPolicy(Struct, frozen=True):
@@ -345,6 +181,11 @@ class PortTrafficPolicy(Struct, frozen=True):
     outlier_detection: OutlierDetection | None = None
     port: PortSelector | None = None
     tls: ClientTLSSettings | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        if msgspec.structs.replace(self, port=None) == PortTrafficPolicy():
+            yield Problem("", "the policy of the port is empty", "leave it out, or say something")
+        yield from _together(self.load_balancer, self.outlier_detection)
 
 
 class ProxyProtocol(Struct, frozen=True):
@@ -372,8 +213,8 @@ class TunnelSettings(Struct, frozen=True):
         if self.protocol and self.protocol not in ("CONNECT", "POST"):
             yield Problem("protocol", f'"{self.protocol[:40]}" is no way to tunnel', "use CONNECT or POST")
         yield from rules.port("targetPort", self.target_port)
-        if not self.target_host:
-            yield Problem("targetHost", "the host is empty", "name a host")
+        if not is_host(self.target_host) and not is_address(self.target_host):
+            yield Problem("targetHost", f'"{self.target_host[:80]}" is no host', "write a host name or an address")
 
 
 class TrafficPolicy(Struct, frozen=True):
@@ -396,6 +237,35 @@ class TrafficPolicy(Struct, frozen=True):
         for index, number in enumerate(ports):
             if number is None:
                 yield Problem(at("portLevelSettings", index), "which port is missing", "set port.number")
+        if self.tunnel is not None and self.proxy_protocol is not None:
+            yield Problem("proxyProtocol", "tunnel and proxyProtocol exclude each other", "keep one of them")
+        http = self.connection_pool.http if self.connection_pool is not None else None
+        if self.retry_budget is not None and http is not None and http.max_retries is not None:
+            message = "beside retryBudget it has no effect"
+            yield warning("connectionPool.http.maxRetries", message, "keep one of them")
+        yield from _together(self.load_balancer, self.outlier_detection)
+        yield from self._replaced()
+
+    def _replaced(self) -> Iterator[Problem]:
+        """What the policy says and a port does not get, because port-level settings replace all of it."""
+        for index, port in enumerate(self.port_level_settings):
+            lost = [
+                name
+                for name, whole, own in (
+                    ("connectionPool", self.connection_pool, port.connection_pool),
+                    ("loadBalancer", self.load_balancer, port.load_balancer),
+                    ("outlierDetection", self.outlier_detection, port.outlier_detection),
+                    ("tls", self.tls, port.tls),
+                    ("retryBudget", self.retry_budget, None),
+                    ("tunnel", self.tunnel, None),
+                    ("proxyProtocol", self.proxy_protocol, None),
+                )
+                if whole is not None and own is None
+            ]
+            if lost and port.port is not None:
+                message = f"port {port.port.number} gets no {' and no '.join(lost)}: its settings replace the policy's"
+                remedy = "say again what it is to keep"
+                yield Problem(at("portLevelSettings", index), message, remedy, Level.INFO, "LTN0222")
 
 
 class Subset(Struct, frozen=True):
@@ -424,7 +294,8 @@ class DestinationRuleSpec(Struct, frozen=True):
         yield from rules.export_to(self.export_to)
         yield from rules.no_duplicates(("subsets",), [each.name for each in self.subsets], "subset", "name")
         if self.workload_selector is not None and not self.workload_selector.match_labels:
-            yield Problem("workloadSelector", "the selector is empty", "leave it out to mean every workload")
+            message = "without labels it is for every workload of the namespace"
+            yield warning("workloadSelector", message, "set labels, or leave it out")
 
 
 class DestinationRule(Object, frozen=True):
@@ -438,14 +309,3 @@ class DestinationRule(Object, frozen=True):
 
 _SYSTEM_ROOTS = "the server's certificate is checked against the system's roots only"
 _STREAMS_MAX = 2**31 - 1
-_TABLE_MAX = 5000011
-_RING_MAX = 8 * 1024 * 1024
-
-
-def _is_prime(number: int) -> bool:
-    return 1 < number <= _TABLE_MAX and all(number % each for each in range(2, int(number**0.5) + 1))
-
-
-def _is_locality(text: str) -> bool:
-    parts = text.split("/")
-    return len(parts) <= 3 and all(parts) and "*" not in "".join(parts[:-1]) and parts[-1].count("*") <= 1

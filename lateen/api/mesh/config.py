@@ -10,14 +10,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from lateen.api.core.selectors import LabelSelector
-from lateen.api.istio.destination_rule import (
-    ConnectionPoolSettings,
-    LocalityLoadBalancerSetting,
-    OutlierDetection,
-    TcpKeepalive,
-    ZoneAwareLoadBalancerSetting,
-)
+from lateen.api.istio.destination_rule import ConnectionPoolSettings, OutlierDetection, TcpKeepalive
 from lateen.api.istio.http_route import HTTPRetry
+from lateen.api.istio.load_balancer import LocalityLoadBalancerSetting, ZoneAwareLoadBalancerSetting
 from lateen.api.struct import Meta, PercentValue, Struct, UInt32, field
 from lateen.lib.durations import Duration, seconds
 

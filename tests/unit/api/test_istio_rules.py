@@ -89,12 +89,51 @@ BAD = [
     ("DestinationRule", "{host: a, subsets: [{name: a}, {name: a}]}", "subsets[1].name: subset a is there twice"),
     ("DestinationRule", "{host: a, subsets: [{name: 'a|b'}]}", "subsets[0].name: name of a subset"),
     ("DestinationRule", "{host: a, subsets: [{name: a, labels: {v: '*'}}]}", "subsets[0].labels.v: no wildcards"),
-    ("DestinationRule", "{host: a, workloadSelector: {}}", "workloadSelector: the selector is empty"),
+    ("DestinationRule", policy("portLevelSettings: [{port: {number: 1}}]"), "trafficPolicy.portLevelSettings[0]: of the port is empty"),
+    (
+        "DestinationRule",
+        policy("tunnel: {targetHost: a, targetPort: 80}, proxyProtocol: {}"),
+        "trafficPolicy.proxyProtocol: exclude each other",
+    ),
+    ("DestinationRule", policy("tunnel: {targetHost: a b, targetPort: 80}"), "trafficPolicy.tunnel.targetHost: no host"),
+    (
+        "DestinationRule",
+        policy("loadBalancer: {localityLbSetting: {distribute: [{from: a, to: {b: 100, c: 0}}]}}"),
+        "trafficPolicy.loadBalancer.localityLbSetting.distribute[0].to.c: 1 to 100",
+    ),
+    (
+        "DestinationRule",
+        policy("loadBalancer: {localityLbSetting: {distribute: [{from: a, to: {b/*: 50, b/c: 50}}]}}"),
+        'trafficPolicy.loadBalancer.localityLbSetting.distribute[0].to["b/c"]: overlap',
+    ),
+    (
+        "DestinationRule",
+        policy("loadBalancer: {localityLbSetting: {distribute: [{from: a/b/c, to: {b: 100}}, {from: a/b, to: {b: 100}}]}}"),
+        "trafficPolicy.loadBalancer.localityLbSetting.distribute[1].from: overlap",
+    ),
+    (
+        "DestinationRule",
+        policy(
+            "outlierDetection: {}, loadBalancer: {localityLbSetting:"
+            " {failover: [{from: a, to: b}], failoverPriority: [topology.kubernetes.io/zone]}}"
+        ),
+        "trafficPolicy.loadBalancer.localityLbSetting.failoverPriority[0]: beside failover",
+    ),
+    (
+        "DestinationRule",
+        policy("tls: {mode: SIMPLE, credentialName: a, caCrl: /a}"),
+        "trafficPolicy.tls.caCrl: exclude each other",
+    ),
+    (
+        "DestinationRule",
+        policy("tls: {mode: SIMPLE, credentialName: a, insecureSkipVerify: true}"),
+        "trafficPolicy.tls.insecureSkipVerify: excludes what is to be verified",
+    ),
     ("DestinationRule", policy(""), "trafficPolicy: the policy is empty"),
     ("DestinationRule", policy("portLevelSettings: [{tls: {mode: DISABLE}}]"), "trafficPolicy.portLevelSettings[0]: which port"),
     (
         "DestinationRule",
-        policy("portLevelSettings: [{port: {number: 1}}, {port: {number: 1}}]"),
+        policy("portLevelSettings: [{port: {number: 1}, tls: {}}, {port: {number: 1}, tls: {}}]"),
         "trafficPolicy.portLevelSettings[1].port.number: port 1 is there twice",
     ),
     ("DestinationRule", policy("connectionPool: {}"), "trafficPolicy.connectionPool: the limits are empty"),
@@ -124,11 +163,6 @@ BAD = [
     ),
     (
         "DestinationRule",
-        policy("loadBalancer: {simple: RANDOM, warmup: {duration: 1s}}"),
-        "trafficPolicy.loadBalancer.warmup: only ROUND_ROBIN",
-    ),
-    (
-        "DestinationRule",
         policy("loadBalancer: {warmup: {duration: 1s, aggression: 0.5}}"),
         "trafficPolicy.loadBalancer.warmup.aggression: less than 1",
     ),
@@ -144,7 +178,7 @@ BAD = [
     ),
     (
         "DestinationRule",
-        policy("loadBalancer: {localityLbSetting: {failover: [{from: a, to: a}]}}"),
+        policy("outlierDetection: {}, loadBalancer: {localityLbSetting: {failover: [{from: a, to: a}]}}"),
         "trafficPolicy.loadBalancer.localityLbSetting.failover[0].to: take over for itself",
     ),
     (
@@ -325,6 +359,44 @@ def test_networking(kind: str, spec: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "spec", "expected"),
     [
+        ("DestinationRule", "{host: a, workloadSelector: {}}", "workloadSelector: for every workload"),
+        (
+            "DestinationRule",
+            policy("loadBalancer: {localityLbSetting: {failover: [{from: a, to: b}]}}"),
+            "trafficPolicy.loadBalancer.localityLbSetting: without outlierDetection",
+        ),
+        (
+            "DestinationRule",
+            policy("portLevelSettings: [{port: {number: 1}, loadBalancer: {localityLbSetting: {failoverPriority: [x]}}}]"),
+            "trafficPolicy.portLevelSettings[0].loadBalancer.localityLbSetting: without outlierDetection",
+        ),
+        (
+            "DestinationRule",
+            policy("loadBalancer: {localityLbSetting: {distribute: [{from: a, to: {b: 100}}], failoverPriority: [x]}}"),
+            "trafficPolicy.loadBalancer.localityLbSetting.failoverPriority: beside distribute",
+        ),
+        (
+            "DestinationRule",
+            policy("loadBalancer: {consistentHash: {useSourceIp: true}, zoneAwareLbSetting: {enabled: true}}"),
+            "trafficPolicy.loadBalancer.zoneAwareLbSetting: with consistentHash it has no effect",
+        ),
+        (
+            "DestinationRule",
+            policy(
+                "loadBalancer: {simple: PASSTHROUGH, localityLbSetting: {distribute: [{from: a, to: {b: 100}}]}}"
+            ),
+            "trafficPolicy.loadBalancer.localityLbSetting: with PASSTHROUGH it has no effect",
+        ),
+        (
+            "DestinationRule",
+            policy("loadBalancer: {simple: RANDOM, warmup: {duration: 1s}}"),
+            "trafficPolicy.loadBalancer.warmup: no effect",
+        ),
+        (
+            "DestinationRule",
+            policy("retryBudget: {percent: 1}, connectionPool: {http: {maxRetries: 1}}"),
+            "trafficPolicy.connectionPool.http.maxRetries: beside retryBudget",
+        ),
         ("DestinationRule", policy("tls: {mode: SIMPLE}"), "trafficPolicy.tls: system's roots"),
         ("DestinationRule", policy("loadBalancer: {simple: LEAST_CONN}"), "trafficPolicy.loadBalancer.simple: deprecated"),
         ("DestinationRule", policy("loadBalancer: {warmupDurationSecs: 1s}"), "trafficPolicy.loadBalancer.warmupDurationSecs: deprecated"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lateen.api.istio.destination_rule import Distribute, Failover
+from lateen.api.istio.load_balancer import Distribute, Failover
 from lateen.intent.locality import Preference, Whereabouts, by_preference
 from lateen.model.endpoints import Endpoint
 from lateen.model.workloads import Locality, parse_locality
