@@ -67,10 +67,10 @@ def test_first_calls_bring_what_they_need_and_nothing_else(lab: Lab) -> None:
     assert (answer.status, answer.server) == (200, "reviews-v1")
     assert clusters(lab) - before == {"outbound|9080|v1|reviews.default.svc.cluster.local"}
     assert "outbound|9080||ratings.default.svc.cluster.local" in clusters(lab)
-    assert held(lab, "VHDS") == 1
+    lab.wait(lambda: held(lab, "VHDS") == 1)
     names = ("reviews.default", "REVIEWS.default.svc", "reviews.default.svc.cluster.local:9080", VIPS["reviews"])
     assert {ask(lab, "reviews", authority=name).status for name in names} == {200}
-    assert held(lab, "VHDS") == 1
+    lab.wait(lambda: held(lab, "VHDS") == 1)
 
 
 def test_a_change_reaches_those_who_have_it(lab: Lab) -> None:
