@@ -53,6 +53,8 @@ check: $(VENV)/.dev typings
 
 bench: $(VENV)/.run
 	@$(BIN)/python -m lateen.bench.loop_lag --streams 200 --seconds 15
+	@$(BIN)/lateen bench xds --services 1000 --sidecars 200
+	@$(BIN)/lateen bench xds --services 1000 --sidecars 200 --eager
 
 typings: $(VENV)/.dev scripts/stubs.py
 	@echo "making type stubs of the xDS messages"

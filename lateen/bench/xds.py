@@ -96,8 +96,10 @@ class _Process:
 
     def close(self) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(30)
+        self._process.stdout.close()
 
 
 def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Report:

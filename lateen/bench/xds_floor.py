@@ -26,9 +26,7 @@ class Floor:
         self._answers = 0
         self._heard = asyncio.Event()
 
-    async def stream(
-        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
-    ) -> None:
+    async def stream(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """One client: a task writes, this reads."""
         queue: asyncio.Queue[bytes] = asyncio.Queue()
         self._queues.append(queue)

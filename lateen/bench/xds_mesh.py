@@ -51,7 +51,9 @@ def write_mesh(folder: Path, shape: MeshShape) -> None:
     for number in range(shape.services):
         write_service(folder, number)
     for number in range(shape.sidecars):
-        (folder / f"client{number}.yaml").write_text(_pod(f"client{number}", namespace_of(number), _address(250, number)))
+        (folder / f"client{number}.yaml").write_text(
+            _pod(f"client{number}", namespace_of(number), _address(250, number))
+        )
 
 
 def write_service(folder: Path, number: int, *, endpoints: int = 4, timeout_s: int = 30) -> None:
