@@ -62,7 +62,7 @@ def write_service(folder: Path, number: int, *, endpoints: int = 4, timeout_s: i
     ports = [("http", HTTP), ("grpc", GRPC), *([("tcp", TCP)] if number % 5 == 0 else [])]
     parts = [
         f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\n"
-        f"spec:\n  clusterIP: 10.{96 + (number >> 16)}.{number >> 8 & 255}.{number & 255}\n  selector: {{app: {name}}}\n"
+        f"spec:\n  clusterIP: 172.20.{number >> 8}.{number & 255}\n  selector: {{app: {name}}}\n"
         "  ports:\n" + "".join(f"  - {{name: {port}, port: {value}}}\n" for port, value in ports),
         f"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\nmetadata: {{name: {name}-1, "
         f"namespace: {namespace}, labels: {{kubernetes.io/service-name: {name}}}}}\nendpoints:\n"
@@ -82,7 +82,8 @@ def write_service(folder: Path, number: int, *, endpoints: int = 4, timeout_s: i
         )
         parts.append(
             f"apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, "
-            f"namespace: {namespace}}}\nspec:\n  host: {name}\n  trafficPolicy: {{connectionPool: {{http: {{http1MaxPendingRequests: 100}}}}}}\n"
+            f"namespace: {namespace}}}\nspec:\n  host: {name}\n"
+            "  trafficPolicy: {connectionPool: {http: {http1MaxPendingRequests: 100}}}\n"
             "  subsets: [{name: v1, labels: {version: v1}}]\n"
         )
     fresh = folder / f".{name}.new"
