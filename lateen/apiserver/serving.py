@@ -14,14 +14,18 @@ import socket
 import ssl
 from collections.abc import Generator
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from lateen.lib.errors import LateenError
 
+HEAD_S = 10.0
+"""How long a client may take to send the head of a request."""
+_HEAD_BYTES = 32 << 10
 _BACKLOG = 512
 
 
@@ -29,19 +33,39 @@ class ListenError(LateenError):
     """A socket that cannot be listened on."""
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that tells the application whose certificate the other side has (`state["peer"]`)."""
+    """HTTP/1.1 that tells the application whose certificate the other side has (`state["peer"]`), and closes connections
+    whose request does not begin within HEAD_S: slow clients hold nothing."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         self.app_state = {**self.app_state, "peer": tls.getpeercert() if tls is not None else None}
+        self._late: asyncio.TimerHandle | None = self.loop.call_later(HEAD_S, self._close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # none before the first request
+        waits = cycle is None or cycle.response_complete
+        if waits and self._late is None:
+            self._late = self.loop.call_later(HEAD_S, self._close)
+        elif not waits and self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        super().connection_lost(exc)
+
+    def _close(self) -> None:
+        self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
 
 
 class Tls(msgspec.Struct, frozen=True):
@@ -66,6 +90,7 @@ async def serve(application: ASGIApp, listener: socket.socket, tls: Tls | None =
         log_level="critical",  # bugs are logged where they are answered
         access_log=False,
         ws="wsproto",
+        h11_max_incomplete_event_size=_HEAD_BYTES,
         backlog=_BACKLOG,
         server_header=False,
         date_header=False,

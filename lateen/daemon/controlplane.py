@@ -54,7 +54,7 @@ from lateen.security.account_tokens import AccountTokens
 from lateen.security.client import unix_target
 from lateen.security.csr import CertificateService
 from lateen.security.peer import AuthContext, PeerIdentity, peer_of
-from lateen.security.serving import SERVER_OPTIONS, ServingCertificate
+from lateen.security.serving import SERVER_OPTIONS, SMALL_MESSAGES, ServingCertificate
 from lateen.security.tokens import TokenIssuer
 from lateen.xds.auth import Authenticated, Believing
 from lateen.xds.server import OPTIONS, XdsServer
@@ -177,7 +177,7 @@ class ControlPlane:
 
     @contextlib.asynccontextmanager
     async def _grpc(self, addresses: Sequence[str], *, mutual: bool, trust: bool) -> AsyncIterator[None]:
-        server = grpc.aio.server(options=(*SERVER_OPTIONS, *OPTIONS))
+        server = grpc.aio.server(options=(*SERVER_OPTIONS, *(OPTIONS if mutual else SMALL_MESSAGES)))
         self._certificates.add_to(server)
         if trust:
             self._authority.service.add_to(server)

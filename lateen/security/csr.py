@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import grpc
 import grpc.aio
@@ -18,6 +18,7 @@ import msgspec
 import structlog
 from cryptography import x509
 
+from lateen.lib.bucket import Bucket
 from lateen.lib.machines import ADDRESS_KEY, PEER_TYPE
 from lateen.lib.once import Once
 from lateen.lib.signing import SERVICE
@@ -56,6 +57,11 @@ Lookup = Callable[[Caller], PeerIdentity | None]
 account). Denied when more can be said."""
 
 
+REQUESTS: Final = (0.5, 20.0)
+"""How many requests a second one workload may make for long, and at once."""
+_CALLERS: Final = 10_000
+
+
 class _Refusal(Exception):
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
@@ -78,6 +84,7 @@ class CertificateService:
         self._lookup = lookup
         self._trust_domain = trust_domain
         self._now = now
+        self._pacing: dict[tuple[str, str, str], Bucket] = {}
         self._said = Once()
 
     @property
@@ -99,6 +106,7 @@ class CertificateService:
         """Answers one request, or aborts the call with a code and the reason."""
         try:
             caller = self._caller(context, _address(request))
+            self._pace(caller)
             identity = self._identity(caller, request)
             validity = dt.timedelta(seconds=max(0, min(request.validity_duration, 10**9)))
             chain = self._ca().issue(request.csr, identity, validity)
@@ -112,6 +120,18 @@ class CertificateService:
             return await _abort(context, self._said, grpc.StatusCode.FAILED_PRECONDITION, str(error))
         _log.info("certificate issued", identity=str(identity.spiffe), pod=identity.pod)
         return IstioCertificateResponse(cert_chain=chain)
+
+    def _pace(self, caller: Caller) -> None:
+        """Refuses a workload that asks again and again."""
+        now = self._now().timestamp()
+        who = (caller.namespace, caller.pod or caller.group, caller.uid)
+        bucket = self._pacing.pop(who, None) or Bucket(*REQUESTS, now)
+        self._pacing[who] = bucket
+        if len(self._pacing) > _CALLERS:
+            del self._pacing[next(iter(self._pacing))]
+        if bucket.take(now) > 0:
+            bucket.give_back()
+            raise _Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests: try again later")
 
     def _caller(self, context: Context, address: str) -> Caller:
         for key, value in context.invocation_metadata() or ():

@@ -24,9 +24,17 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 64),
+    ("grpc.max_metadata_size", 16 << 10),
+    ("grpc.absolute_max_metadata_size", 32 << 10),
+    ("grpc.server_handshake_timeout_ms", 10_000),
 )
 """Options every gRPC server of the control plane needs: proxies ping every 30 s (gRPC would hang up on them), and
-a second server on the same port must fail instead of taking half the connections."""
+a second server on the same port must fail instead of taking half the connections. A connection has few streams and
+small headers, and ten seconds for its handshake."""
+
+SMALL_MESSAGES: tuple[tuple[str, int], ...] = (("grpc.max_receive_message_length", 64 << 10),)
+"""For servers that strangers reach: a request for a certificate has a few kilobytes."""
 
 
 class ServingCertificate:

@@ -12,18 +12,20 @@ from contextlib import suppress
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from lateen.lib.signing import TRUST_SERVICE, Trust, TrustAnswer
 from lateen.security.peer import peer_of
 from lateen.security.protos import trust_pb2
 
-Context = grpc.aio.ServicerContext[trust_pb2.TrustAnswer, trust_pb2.Trust]
+Context = grpc.aio.ServicerContext[bytes, trust_pb2.Trust]
 
 
 class _Follower:
     def __init__(self) -> None:
         self.changed = asyncio.Event()
         self.gone = False
+        self.bad = False
         self.answer = TrustAnswer("", ())
 
 
@@ -59,14 +61,11 @@ class TrustService:
         """Registers the service; before the server starts."""
         handler = grpc.stream_stream_rpc_method_handler(
             self._follow,
-            request_deserializer=trust_pb2.TrustAnswer.FromString,
             response_serializer=trust_pb2.Trust.SerializeToString,
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(TRUST_SERVICE, {"Follow": handler}),))
 
-    async def _follow(
-        self, requests: AsyncIterator[trust_pb2.TrustAnswer], context: Context
-    ) -> AsyncIterator[trust_pb2.Trust]:
+    async def _follow(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[trust_pb2.Trust]:
         follower = _Follower()
         reader = asyncio.create_task(self._read(follower, requests, context), name="answers of an agent")
         self._followers.add(follower)
@@ -78,6 +77,8 @@ class TrustService:
                     yield _message(self._trust)
                 await follower.changed.wait()
                 follower.changed.clear()
+            if follower.bad:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is no answer to the trust")
         finally:
             self._followers.discard(follower)
             reader.cancel()
@@ -85,15 +86,16 @@ class TrustService:
                 await reader
             self._on_answer()
 
-    async def _read(
-        self, follower: _Follower, requests: AsyncIterator[trust_pb2.TrustAnswer], context: Context
-    ) -> None:
+    async def _read(self, follower: _Follower, requests: AsyncIterator[bytes], context: Context) -> None:
         peer = peer_of(context)
         own = f"{peer.namespace}/{peer.pod}" if peer is not None else None
         try:
-            async for each in requests:
+            async for raw in requests:
+                each = trust_pb2.TrustAnswer.FromString(raw)
                 follower.answer = TrustAnswer(each.version, tuple(each.pods) if own is None else (own,))
                 self._on_answer()
+        except DecodeError:
+            follower.bad = True
         finally:
             follower.gone = True
             follower.changed.set()

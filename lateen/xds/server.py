@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from typing import cast
+from typing import Final, cast
 
 import grpc
 import grpc.aio
@@ -29,6 +29,7 @@ from google.protobuf.message import DecodeError
 from lateen.engine import Graph, Q
 from lateen.envoy.resource import ResourceType
 from lateen.intent.scope import Proxy, Scope
+from lateen.lib.bucket import Bucket
 from lateen.lib.ids import Ref
 from lateen.xds.auth import Context as AuthContext
 from lateen.xds.auth import Identify, Refused
@@ -44,10 +45,17 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.max_send_message_length", -1),
 )
 """gRPC options this service needs: a dead client is noticed in 40 s, a reconnect may list 100,000 versions."""
+
+FIRST_REQUEST_S: Final = 10.0
+"""How long a stream may be silent at its beginning."""
+MAX_STREAMS: Final = 8
+"""Streams of one proxy at a time; a restarted one may be back before the old one is known to be gone."""
+REQUESTS: Final = (200.0, 2_000.0)
+"""How many requests a second one stream may send for long, and at once; beyond that it is read more slowly."""
 
 log = structlog.get_logger()
 
@@ -161,9 +169,12 @@ class XdsServer:
         self, protocol: Protocol, requests: AsyncIterator[tuple[Node, Request]], context: Context, rule: Identify
     ) -> None:
         try:
-            node, first = await anext(requests)
+            async with asyncio.timeout(FIRST_REQUEST_S):
+                node, first = await anext(requests)
         except StopAsyncIteration:
             return
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no request within {FIRST_REQUEST_S:g} s")
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is no discovery request")
         try:
@@ -171,6 +182,9 @@ class XdsServer:
         except Refused as refused:
             log.warning("stream refused", node=node.id, peer=context.peer(), reason=str(refused))
             await context.abort(refused.code, str(refused))
+        if sum(each.proxy == proxy for each in self._streams) >= MAX_STREAMS:
+            log.warning("stream refused", node=node.id, peer=context.peer(), reason="too many streams")
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"this proxy has {MAX_STREAMS} streams already")
         stream = Stream(
             proxy,
             node.id,
@@ -188,6 +202,8 @@ class XdsServer:
             writer = asyncio.create_task(_write(stream, context), name=f"xds writer {node.id}")
             try:
                 await self._read(stream, requests, writer)
+            except Refused as refused:
+                await context.abort(refused.code, str(refused))
             finally:
                 writer.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -202,10 +218,18 @@ class XdsServer:
     async def _read(
         self, stream: Stream, requests: AsyncIterator[tuple[Node, Request]], writer: asyncio.Task[None]
     ) -> None:
-        async for _, request in requests:
-            if writer.done():
-                return
-            stream.receive(request)
+        loop = asyncio.get_running_loop()
+        bucket = Bucket(*REQUESTS, loop.time())
+        try:
+            async for _, request in requests:
+                if writer.done():
+                    return
+                stream.receive(request)
+                if (wait_s := bucket.take(loop.time())) > 0:
+                    await asyncio.sleep(wait_s)
+        except DecodeError:
+            log.warning("stream ended", node=stream.node_id, peer=stream.peer, reason="not a discovery request")
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "the request is no discovery request") from None
 
     def _wake(self, stream: Stream) -> None:
         if stream in self._streams:

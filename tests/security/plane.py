@@ -1,0 +1,124 @@
+"""A real control plane with Pods in two namespaces, and callers with their certificates, or with others."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+
+from lateen.lib.keypair import new_request
+from lateen.lib.signing import SERVER_NAMES
+from lateen.security.client import CertificateClient, unix_target
+from lateen.security.client import ControlPlane as Targets
+from tests.unit.daemon.test_controlplane import ControlPlane
+
+Json = dict[str, Any]
+
+ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+KEY = "-----BEGIN PRIVATE KEY-----\nsecret of the shop\n-----END PRIVATE KEY-----\n"
+
+
+class Attacked(ControlPlane):
+    """The control plane and what its Pods hold: `shop/gateway-1` and `bank/vault-1`."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.uids: dict[str, str] = {}
+        self._identities: dict[str, tuple[str, str]] = {}
+
+    @property
+    def xds(self) -> str:
+        """Its mutual TLS port."""
+        return f"127.0.0.1:{self.settings.xds_port}"
+
+    async def populate(self) -> None:
+        """Makes the Pods with their accounts, and a gateway's secret in `shop`."""
+        for namespace, name in (("shop", "gateway"), ("bank", "vault")):
+            await self.client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+            metadata = {"name": name, "namespace": namespace}
+            await self.client.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+            pod: Json = {"apiVersion": "v1", "kind": "Pod", "metadata": {**metadata, "name": f"{name}-1"}}
+            pod["spec"] = {"serviceAccountName": name, "containers": [{"name": "c", "command": ["true"]}]}
+            self.uids[namespace] = (await self.client.create(pod))["metadata"]["uid"]
+        secret = {"tls.crt": "certificate of the shop", "tls.key": KEY}
+        metadata = {"name": "edge", "namespace": "shop"}
+        await self.client.create({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": secret})
+
+    async def token(self, namespace: str, **changed: Any) -> str:
+        """A token of the namespace's Pod."""
+        name = {"shop": "gateway", "bank": "vault"}[namespace]
+        bound = {"kind": "Pod", "name": f"{name}-1", "uid": self.uids[namespace]}
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        return (await self.client.post(path, {"spec": {"boundObjectRef": bound, **changed}}))["status"]["token"]
+
+    @property
+    def signer(self) -> CertificateClient:
+        """The client of its CA."""
+        target = unix_target(self.layout.run / "ca.sock")
+        return CertificateClient(Targets(target, self.xds, self.layout.ca / "root-cert.pem"))
+
+    async def identity(self, namespace: str) -> tuple[str, str]:
+        """Key and chain of the namespace's Pod, got once."""
+        if namespace not in self._identities:
+            key, csr = new_request()
+            chain = await self.signer.sign(csr, token=await self.token(namespace))
+            self._identities[namespace] = (key, "".join(chain[:-1]))
+        return self._identities[namespace]
+
+    @asynccontextmanager
+    async def channel(self, key: str = "", chain: str = "", roots: str = "") -> AsyncIterator[grpc.aio.Channel]:
+        """A connection to the mutual TLS port."""
+        trusted = roots or (self.layout.ca / "root-cert.pem").read_text()
+        pair = (key.encode() or None, chain.encode() or None)
+        credentials = grpc.ssl_channel_credentials(trusted.encode(), *pair)
+        options = (("grpc.ssl_target_name_override", SERVER_NAMES[0]),)
+        async with grpc.aio.secure_channel(self.xds, credentials, options=options) as channel:
+            yield channel
+
+    async def ask(
+        self, channel: grpc.aio.Channel, node: str, type_url: str, *names: str, **metadata: str
+    ) -> DeltaDiscoveryResponse:
+        """The first answer on a new stream; AioRpcError when it is refused."""
+        request = DeltaDiscoveryRequest(type_url=type_url, resource_names_subscribe=names)
+        request.node.id = node
+        for name, value in metadata.items():
+            request.node.metadata[name] = value
+        call = channel.stream_stream(ADS, DeltaDiscoveryRequest.SerializeToString, DeltaDiscoveryResponse.FromString)()
+        try:
+            async with asyncio.timeout(30):
+                await call.write(request)
+                answer = await call.read()
+                if not isinstance(answer, DeltaDiscoveryResponse):
+                    raise grpc.aio.AioRpcError(await call.code(), grpc.aio.Metadata(), grpc.aio.Metadata())
+                return answer
+        finally:
+            call.cancel()
+
+    def memory_kb(self) -> int:
+        """What the process holds now."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
+@asynccontextmanager
+async def attacked() -> AsyncIterator[Attacked]:
+    """A running one, with its Pods."""
+    with tempfile.TemporaryDirectory(prefix="ltn-", dir="/tmp") as directory:
+        plane = Attacked(Path(directory))
+        await plane.up()
+        try:
+            await plane.populate()
+            yield plane
+        finally:
+            await plane.client.close()
+            plane.kill()
