@@ -34,8 +34,8 @@ class ListenError(LateenError):
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that tells the application whose certificate the other side has (`state["peer"]`), and closes connections
-    whose request does not begin within HEAD_S: slow clients hold nothing."""
+    """HTTP/1.1 that tells the application whose certificate the other side has (`state["peer"]`), and closes
+    connections whose request does not begin within HEAD_S: slow clients hold nothing."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
