@@ -99,7 +99,8 @@ def _listener_of(
         web = any(each.protocol is Protocol.GRPC_WEB for each in servers)
         chain = listener.filter_chains.add()
         chain.name = listener.name
-        chain.filters.append(_manager(q, listener, servers[0], enforced, grpc_web=web))
+        named = next((each for each in servers if each.title), servers[0])
+        chain.filters.append(_manager(q, listener, named, enforced, grpc_web=web))
     for server in servers:
         origins.append(server.gateway)
         origins += _add_server(q, client, listener, server, enforced)
@@ -166,7 +167,7 @@ def _add_server(q: Q, client: Client, listener: Listener, server: GatewayServer,
             if server.kind is ServerKind.HTTPS:
                 chain.filters.append(_manager(q, listener, server, enforced))
             for each in streams:
-                _add_stream(q, client, chain, each, enforced, tls=True)
+                _add_stream(q, client, chain, server, each, enforced, tls=True)
             return [each.source for each in streams]
         case ServerKind.PASSTHROUGH:
             return _add_streams(q, client, listener, server, q(gateway_tls_routes, client, server), enforced)
@@ -193,7 +194,7 @@ def _add_streams(
             set_range(chain.filter_chain_match.prefix_ranges.add(), said)
         for said in each.sources:
             set_range(chain.filter_chain_match.source_prefix_ranges.add(), said)
-        _add_stream(q, client, chain, each, enforced, tls=False)
+        _add_stream(q, client, chain, server, each, enforced, tls=False)
         _add_if_free(listener, chain)
     return [each.source for each in streams]
 
@@ -231,10 +232,17 @@ def _add_automatic(q: Q, listener: Listener, server: GatewayServer, enforced: Se
 
 
 def _add_stream(
-    q: Q, client: Client, chain: FilterChain, stream: StreamRoute, enforced: Security, *, tls: bool
+    q: Q,
+    client: Client,
+    chain: FilterChain,
+    server: GatewayServer,
+    stream: StreamRoute,
+    enforced: Security,
+    *,
+    tls: bool,
 ) -> None:
     waits = add_network_security(chain, enforced, tls=tls, settable=False)
-    add_stream(q, client, chain, stream.destinations, waits=waits)
+    add_stream(q, client, chain, stream.destinations, waits=waits, stat_prefix=server.title)
 
 
 def _chain(listener: Listener, server: GatewayServer) -> FilterChain:
@@ -261,7 +269,7 @@ def _manager(
     http3: bool = False,
     grpc_web: bool = False,
 ) -> Filter:
-    prefix = f"outbound_{listener.name}"
+    prefix = server.title or f"outbound_{listener.name}"
     return http_manager(
         q, Direction.GATEWAY, prefix, server.route, tls=True, http3=http3, grpc_web=grpc_web, security=enforced
     )

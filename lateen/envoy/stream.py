@@ -60,9 +60,16 @@ def inbound_tcp_proxy(
 
 
 def add_stream(
-    q: Q, client: Client, chain: FilterChain, destinations: Sequence[Destination], *, waits: bool = False
+    q: Q,
+    client: Client,
+    chain: FilterChain,
+    destinations: Sequence[Destination],
+    *,
+    waits: bool = False,
+    stat_prefix: str = "",
 ) -> None:
-    """Adds the filters that pass connections on to outbound clusters by weight; `waits` as above."""
+    """Adds the filters that pass connections on to outbound clusters by weight; `waits` as above. Counters are named
+    after the first cluster unless said otherwise."""
     intents = [q(outbound_cluster, client, each.cluster) for each in destinations]
     first = intents[0] if intents else None
     if any(each is not None and each.protocol is Protocol.AUTO for each in intents):
@@ -71,7 +78,8 @@ def add_stream(
     for each in destinations:
         if port := q(dynamic_port, client, each.host, each.port):
             chain.filters.append(server_name_lookup(q, each.cluster, port))
-    proxy = _proxy(destinations[0].cluster, destinations[0].cluster if len(destinations) == 1 else "")
+    one = destinations[0].cluster
+    proxy = _proxy(stat_prefix or one, one if len(destinations) == 1 else "")
     if waits:
         _wait(proxy)
     if len(destinations) > 1:

@@ -63,8 +63,9 @@ class GatewayServer(msgspec.Struct, frozen=True, kw_only=True):
 
     `port` is where the router listens, `number` what the Gateway says; `hosts` are (namespace or `*`, host
     pattern); `route` is the name of the route table for HTTP and HTTPS. `elsewhere` are the host patterns that other
-    TLS servers have on the port. `quic_port` is where HTTP/3 is asked for, 0 for nowhere. A `guest` has no connections
-    of its own: its hosts are in the table of a server with the same TLS settings.
+    TLS servers have on the port. `title` is what the server and its counters are called. `quic_port` is where HTTP/3
+    is asked for, 0 for nowhere. A `guest` has no connections of its own: its hosts are in the table of a server with
+    the same TLS settings.
     """
 
     gateway: Ref
@@ -77,6 +78,7 @@ class GatewayServer(msgspec.Struct, frozen=True, kw_only=True):
     route: str = ""
     bind: str = ""
     port_name: str = ""
+    title: str = ""
     tls: ServerTLSSettings | None = None
     https_redirect: bool = False
     elsewhere: tuple[str, ...] = ()
@@ -329,6 +331,7 @@ def _server(gateway: Gateway, index: int, server: Server) -> GatewayServer:
         route=https if kind is ServerKind.HTTPS else "",
         bind="" if server.bind in (None, ANY_ADDRESS) else server.bind,
         port_name=server.port.name,
+        title=server.name or "",
         tls=server.tls,
         https_redirect=bool(server.tls and server.tls.https_redirect),
     )

@@ -9,6 +9,4 @@ IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
 
 MISSING: Final[Mapping[str, tuple[str, ...]]] = {}
 
-NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
-    "Gateway": {"spec.servers[].name": "it is for people"},
-}
+NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {}

@@ -122,7 +122,6 @@ def refusals() -> Iterator[Refusal]:
     base = gateway(server())
     yield Refusal(KIND, "spec.servers[0].defaultEndpoint", base, "127.0.0.1:9000", "IST0106")
     yield Refusal(KIND, "spec.servers[0].port.targetPort", base, 9000, "IST0106")
-    yield Refusal(KIND, "spec.servers[0].name", base, "main", "LTN0006")
 
 
 def _ports() -> Iterator[Case]:
@@ -142,7 +141,14 @@ def _ports() -> Iterator[Case]:
     https, inside = secure(**edge), handshake("server")
     yield case("servers[0].port.protocol", https, "TLS", inside, b"ratings-v1", b"details-v1")
     yield case("servers[0].port.name", https, "other", _table, [1, 0], [0, 1])
+    yield case("servers[0].name", http, "front", _counted, False, True)
     yield case("servers[0].tls.httpsRedirect", http, True, plain, "ratings-v1", 301)
+
+
+def _counted(lab: Lab) -> bool:
+    """True when requests are counted under a name of the server's own."""
+    plain(lab)
+    return lab.stat(r"http\.front\.downstream_rq_total", "gateway") > 0
 
 
 def _translated(lab: Lab) -> bool:
