@@ -38,6 +38,7 @@ from lateen.daemon.jwt_keys import key_fetcher
 from lateen.daemon.kubernetes_api import KubernetesApi
 from lateen.daemon.machines import Machines
 from lateen.daemon.metrics import Metrics
+from lateen.daemon.modules import module_fetcher
 from lateen.daemon.process import main
 from lateen.daemon.quarantine import REFUSED, StoreQuarantine
 from lateen.daemon.settings import Settings
@@ -112,6 +113,7 @@ class ControlPlane:
             self._connected,
             validity=dt.timedelta(seconds=settings.certificate_validity_s),
         )
+        self._modules = module_fetcher(self._xds.pump, layout.state / "wasm")
         self._settled = Settled(self._xds)
         self._addresses = AddressWriter(store, self._xds.pump)
         self._analysis = Analysis(store, graph, self._xds.pump)
@@ -149,6 +151,7 @@ class ControlPlane:
             parts.create_task(self._xds.run(), name="xds")
             parts.create_task(self._metrics.run(), name="metrics")
             parts.create_task(self._keys.run(), name="keys of token issuers")
+            parts.create_task(self._modules.run(), name="WebAssembly modules")
             parts.create_task(self._addresses.run(), name="addresses of ServiceEntries")
             parts.create_task(self._analysis.run(), name="analysis")
             parts.create_task(self._status.run(), name="status writer")

@@ -25,7 +25,8 @@ from lateen.platform.controllers import work
 from lateen.platform.controllers.api import NodeApi, follow
 from lateen.platform.controllers.cluster import Cluster
 from lateen.platform.host_ports import HostPorts
-from lateen.platform.kubelet import Facts, Kubelet
+from lateen.platform.kubelet import Kubelet
+from lateen.platform.proxy import Facts
 from lateen.platform.sandbox import Platform
 from lateen.platform.settings import of_ranges
 

@@ -17,6 +17,7 @@ import structlog
 from lateen.api.check import check
 from lateen.daemon.controlplane import plaintext_xds
 from lateen.daemon.jwt_keys import key_fetcher
+from lateen.daemon.modules import module_fetcher
 from lateen.engine import Graph
 from lateen.envoy.types import TYPES
 from lateen.intent.scope import scope_of
@@ -39,6 +40,7 @@ async def serve_folder(folder: Path, address: str, *, allow_mass_delete: bool = 
     xds = XdsServer(graph, TYPES, scope_of, Believing(), quarantine=source)
     source.submit = xds.pump.submit
     keys = key_fetcher(xds.pump)
+    modules = module_fetcher(xds.pump)
     gc.collect()
     gc.freeze()
     with contextlib.suppress(asyncio.CancelledError):
@@ -46,4 +48,5 @@ async def serve_folder(folder: Path, address: str, *, allow_mass_delete: bool = 
             parts.create_task(xds.run(), name="xds")
             parts.create_task(source.run(), name="folder")
             parts.create_task(keys.run(), name="keys of token issuers")
+            parts.create_task(modules.run(), name="WebAssembly modules")
             _log.info("serving", folder=str(folder), xds=address, objects=len(source.folder))

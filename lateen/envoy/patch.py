@@ -158,16 +158,6 @@ def applied(q: Q, scope: Scope, types: tuple[ResourceType, ...]) -> frozenset[Pa
     return frozenset(found)
 
 
-def extension_names(_q: Q, _scope: Scope) -> tuple[str, ...]:
-    """Extension configurations that lateen makes by itself: none; EnvoyFilters add them."""
-    return ()
-
-
-def extension_resource(_q: Q, _scope: Scope, _name: str) -> Resource | None:
-    """None: see `extension_names`."""
-    return None
-
-
 def value_problem(patch: EnvoyConfigObjectPatch) -> str:
     """What is wrong with the value of a patch; empty when it is a message of its kind."""
     kind = _VALUES.get(patch.apply_to or "")

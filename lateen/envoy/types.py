@@ -6,9 +6,10 @@ from typing import Final
 
 from lateen.envoy.cluster import cluster_names, cluster_resource, endpoint_names
 from lateen.envoy.endpoint import endpoint_resource
+from lateen.envoy.extensions import extended, extension_names, extension_resource
 from lateen.envoy.listener import listener_resource, listener_resource_names
 from lateen.envoy.on_demand import canonical_name, refusing, virtual_host_names, virtual_host_resource
-from lateen.envoy.patch import extension_names, extension_resource, patched
+from lateen.envoy.patch import patched
 from lateen.envoy.resource import ResourceType
 from lateen.envoy.route import route_configuration, route_names
 from lateen.envoy.secret import secret_names, secret_resource
@@ -19,8 +20,8 @@ _CDS: Final = ResourceType(f"{PREFIX}config.cluster.v3.Cluster", "CDS", True, cl
 _ECDS: Final = ResourceType(
     f"{PREFIX}config.core.v3.TypedExtensionConfig", "ECDS", False, extension_names, extension_resource
 )
-_LDS: Final = ResourceType(
-    f"{PREFIX}config.listener.v3.Listener", "LDS", True, listener_resource_names, listener_resource
+_LDS: Final = extended(
+    ResourceType(f"{PREFIX}config.listener.v3.Listener", "LDS", True, listener_resource_names, listener_resource)
 )
 _RDS: Final = ResourceType(
     f"{PREFIX}config.route.v3.RouteConfiguration", "RDS", False, route_names, route_configuration

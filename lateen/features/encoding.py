@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from lateen.intent.route import MatchKind, TextMatch
 
-_TYPE_PREFIX = "type.googleapis.com/"
+TYPE_PREFIX = "type.googleapis.com/"
 
 
 def set_seconds(duration: Duration, seconds: float) -> None:
@@ -43,5 +43,5 @@ def set_text(matcher: StringMatcher, text: TextMatch) -> None:
 
 def pack(target: Any, message: Message) -> None:
     """Writes a message into an Any, with the same bytes each time."""
-    target.type_url = _TYPE_PREFIX + message.DESCRIPTOR.full_name
+    target.type_url = TYPE_PREFIX + message.DESCRIPTOR.full_name
     target.value = message.SerializeToString(deterministic=True)

@@ -86,9 +86,7 @@ def policy_refs(policies: tuple[AttachedPolicy, ...]) -> tuple[Ref, ...]:
 def _attachments(q: Q, namespace: str) -> tuple[Attachment, ...]:
     found = oldest_first(in_namespace(q, AuthorizationPolicy, namespace))
     return tuple(
-        attachment(each.ref, each.spec.selector, each.spec.target_ref, each.spec.target_refs)
-        for each in found
-        if isinstance(each, AuthorizationPolicy)
+        attachment(each.ref, each.spec.selector, each.spec.target_ref, each.spec.target_refs) for each in found
     )
 
 

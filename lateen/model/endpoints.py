@@ -20,7 +20,7 @@ from lateen.api.istio.workload_entry import WorkloadEntry
 from lateen.api.objects import get, ref_of
 from lateen.engine import Index, Q
 from lateen.lib.ids import Ref
-from lateen.lib.names import UNIX_PREFIX
+from lateen.lib.names import UNIX_PREFIX, is_address
 from lateen.model.hosts import is_wildcard
 from lateen.model.peer_authentication import MtlsMode, peer_policy
 from lateen.model.services import MeshService, Resolution, ServicePort, entry_service, kubernetes_service
@@ -79,7 +79,18 @@ def endpoints(q: Q, ref: Ref, host: str, port: int) -> tuple[Endpoint, ...]:
         listed = _of_selector(q, found, service_port)
     else:
         listed = _of_entry(q, found, service_port)
-    return tuple(sorted(listed, key=lambda each: (each.locality, each.address, each.port)))
+    usable = (each for each in listed if reachable(found.resolution, each.address))
+    return tuple(sorted(usable, key=lambda each: (each.locality, each.address, each.port)))
+
+
+def reachable(resolution: Resolution, address: str) -> bool:
+    """Whether a client can use an endpoint's address: names need a resolution that looks them up, sockets one that
+    doesn't. Others are left out, or a proxy would refuse all endpoints for the one."""
+    if address.startswith(UNIX_PREFIX):
+        return resolution is Resolution.ENDPOINTS
+    if resolution in (Resolution.DNS, Resolution.DNS_ROUND_ROBIN):
+        return bool(address)
+    return is_address(address)
 
 
 def identities(q: Q, ref: Ref, host: str, port: int) -> tuple[tuple[str, str], ...]:

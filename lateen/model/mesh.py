@@ -17,7 +17,7 @@ from lateen.api.core.config_map import ConfigMap
 from lateen.api.istio.destination_rule import ConnectionPoolSettings, OutlierDetection, TcpKeepalive
 from lateen.api.istio.http_route import HTTPRetry
 from lateen.api.istio.load_balancer import LocalityLoadBalancerSetting, ZoneAwareLoadBalancerSetting
-from lateen.api.mesh.config import MESH_CONFIG_NAME, ROOT_NAMESPACE, MeshConfig, TLSConfig
+from lateen.api.mesh.config import MESH_CONFIG_NAME, ROOT_NAMESPACE, MeshConfig, MeshProxyConfig, TLSConfig
 from lateen.api.objects import get, ref_of
 from lateen.engine import Q
 from lateen.lib.ids import Ref
@@ -174,6 +174,11 @@ def trusted_proxies(q: Q) -> int:
     """How many proxies before a gateway are trusted to say who the client is."""
     topology = q(mesh_config).default_config.gateway_topology
     return (topology.num_trusted_proxies or 0) if topology is not None else 0
+
+
+def default_proxy_config(q: Q) -> MeshProxyConfig:
+    """The settings of proxies that nothing narrower says otherwise."""
+    return q(mesh_config).default_config
 
 
 def default_http_retry(q: Q) -> HTTPRetry | None:

@@ -10,6 +10,7 @@ Source: https://istio.io/latest/docs/reference/config/type/workload-selector/
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import msgspec
 
@@ -18,6 +19,7 @@ from lateen.api.struct import Object
 from lateen.lib.ids import Ref
 from lateen.model.workloads import Labels
 
+T = TypeVar("T", bound=Object)
 GATEWAY_NAME_LABEL = "gateway.networking.k8s.io/gateway-name"
 GATEWAY_GROUP = "gateway.networking.k8s.io"
 
@@ -59,6 +61,6 @@ def attachment(
     return Attachment(ref, labels, gateways, bool(named))
 
 
-def oldest_first(policies: Iterable[Object]) -> list[Object]:
+def oldest_first(policies: Iterable[T]) -> list[T]:
     """Policies by age; those without a date last, equal ones by name."""
     return sorted(policies, key=lambda each: (each.metadata.creation_timestamp or "9999", each.name))

@@ -45,7 +45,5 @@ def jwt_rules(q: Q, workloads: Workloads) -> tuple[AttachedRule, ...]:
 def _attachments(q: Q, namespace: str) -> tuple[Attachment, ...]:
     found = oldest_first(in_namespace(q, RequestAuthentication, namespace))
     return tuple(
-        attachment(each.ref, each.spec.selector, each.spec.target_ref, each.spec.target_refs)
-        for each in found
-        if isinstance(each, RequestAuthentication)
+        attachment(each.ref, each.spec.selector, each.spec.target_ref, each.spec.target_refs) for each in found
     )

@@ -89,6 +89,10 @@ class BootstrapSpec(msgspec.Struct, frozen=True, kw_only=True):
     resolver: str = ""
     """`HOST:PORT` of the name server; empty for those of the machine."""
     concurrency: int = 1
+    drain_s: int = 5
+    """How long listeners that were replaced keep their connections."""
+    metadata: Mapping[str, str] = {}
+    """Further fields of the node's metadata."""
     log_level: str = "warning"
 
     @property
@@ -184,7 +188,7 @@ def argv(spec: BootstrapSpec, binary: Path, config: Path) -> list[str]:
         "%Y-%m-%dT%T.%eZ %l envoy %n %v",
         "--disable-hot-restart",
         "--drain-time-s",
-        "5",
+        str(spec.drain_s),
         "--drain-strategy",
         "immediate",
     ]
@@ -193,6 +197,7 @@ def argv(spec: BootstrapSpec, binary: Path, config: Path) -> list[str]:
 def _node(spec: BootstrapSpec) -> Json:
     app = spec.labels.get("app") or spec.workload or spec.pod
     metadata: Json = {
+        **spec.metadata,
         "NAME": spec.pod,
         "NAMESPACE": spec.namespace,
         "LABELS": dict(spec.labels),

@@ -8,7 +8,8 @@ done) the proxy is stopped too and the init stays to say how it went, until it i
 
 Requests on the socket: `stop {grace_s}` (answered when all is stopped), `exit`, `restart {container, grace_s}`,
 `exec {container, argv, timeout_s}`, `attach {container, argv, terminal}` and `dial {port}` (both hand descriptors
-over), `fabric` and `sockets` (descriptors for a new spawner, agent or forwarder).
+over), `lock {on}` (the way out past the proxy), `fabric` and `sockets` (descriptors for a new spawner, agent or
+forwarder).
 """
 
 from __future__ import annotations
@@ -81,10 +82,19 @@ def _isolate(spec: PodSandbox, ip: str, paths: PodPaths, settings: PlatformSetti
     rules = nft.Nft()
     rules.run(nft.capture(spec.redirect, settings) if spec.redirect else nft.real_names(settings))
     rules.close()
+    _lock(spec, settings, on=spec.locked)
     syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
     syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
     view.prepare(spec, ip, paths, settings)
     return os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _lock(spec: PodSandbox, settings: PlatformSettings, *, on: bool) -> None:
+    rules = nft.Nft()
+    try:
+        rules.run(nft.lock(settings, on=on, proxied=spec.proxy is not None))
+    finally:
+        rules.close()
 
 
 class Pod:
@@ -112,6 +122,7 @@ class Pod:
         self._own_pids = own_pids
         self._started_at = time.time()
         self._changed = False
+        self._locked = spec.locked
         self._stale: set[wire.Peer] = set()
         self._stopping = False
         self._when_stopped: list[wire.Reply] = []
@@ -160,6 +171,11 @@ class Pod:
                 reply(fds=self._attended(started))
             case "dial":
                 reply(fds=(self._dial(int(request["port"])),))
+            case "lock":
+                _lock(self._spec, self._settings, on=bool(request["on"]))
+                self._locked = bool(request["on"])
+                self._note()
+                reply()
             case "fabric":
                 reply(fds=self._fabric.descriptors)
             case "sockets":
@@ -224,6 +240,7 @@ class Pod:
             started_at=self._started_at,
             stopping=self._stopping,
             stopped=stopped,
+            locked=self._locked,
             proxy=self._proxy.state if self._proxy else None,
             containers=tuple(r.state for r in self._containers),
         )

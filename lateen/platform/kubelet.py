@@ -25,8 +25,6 @@ from lateen.apiserver.errors import ConflictError, NotFoundError
 from lateen.lib.errors import LateenError
 from lateen.lib.findings import Finding, Level
 from lateen.lib.ids import Ref
-from lateen.lib.layout import Layout
-from lateen.node import bootstrap as envoy
 from lateen.node import control
 from lateen.node.workload import PodSpec
 from lateen.platform import pod_status, translate
@@ -36,9 +34,10 @@ from lateen.platform.controllers.cluster import Cluster, Queue
 from lateen.platform.controllers.service import vips
 from lateen.platform.controllers.work import Api
 from lateen.platform.environment import ConfigError
-from lateen.platform.pod import PodSandbox, PodState, Proxy, ServiceVip
+from lateen.platform.pod import PodSandbox, PodState, ServiceVip
+from lateen.platform.policies import Policies
+from lateen.platform.proxy import Facts, envoy_of
 from lateen.platform.sandbox import PodChanged, PodGone
-from lateen.platform.settings import PlatformSettings
 
 POD_CANNOT_RUN = "LTN0601"
 """A Pod cannot be run as it is written."""
@@ -50,17 +49,6 @@ TOKEN_RENEWAL_S = TOKEN_LIFETIME_S / 2
 RETRY_FIRST_S, RETRY_LAST_S = 0.1, 10.0
 
 _log = structlog.stdlib.get_logger("lateen.kubelet")
-
-
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What every Pod's proxy is told of the mesh. `drain_s`: between leaving the endpoints and SIGTERM."""
-
-    node_name: str
-    layout: Layout
-    envoy_binary: Path
-    platform: PlatformSettings = PlatformSettings()
-    trust_domain: str = "cluster.local"
-    drain_s: float = 1.0
 
 
 class PodApi(Api, Protocol):
@@ -85,6 +73,7 @@ class Pods(Protocol):
     def pods(self) -> Mapping[str, PodState]: ...
     async def create(self, spec: PodSandbox) -> PodState: ...
     async def delete(self, uid: str, grace_s: float) -> None: ...
+    async def lock(self, uid: str, *, on: bool) -> None: ...
     async def services(self, services: tuple[ServiceVip, ...]) -> None: ...
     def events(self) -> AsyncIterator[PodChanged | PodGone]: ...
 
@@ -104,6 +93,7 @@ class Kubelet:
         self._pods: dict[str, PodWorker] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._vips: Queue[None] = Queue()
+        self.policies = Policies(cluster, self._policies_changed)
 
     async def run(self) -> None:
         """Work until cancelled; the cluster must be complete and the platform started."""
@@ -140,6 +130,10 @@ class Kubelet:
             self._pods[d.uid(before)].wanted(None)
         if after is not None:
             self._worker(d.uid(after)).wanted(after)
+
+    def _policies_changed(self) -> None:
+        for each in self._pods.values():
+            each.look()
 
     def _retry(self) -> None:
         for each in self._pods.values():
@@ -202,6 +196,10 @@ class PodWorker:
         self._state = state
         self._wake.set()
 
+    def look(self) -> None:
+        """What the mesh says of its network may have changed."""
+        self._wake.set()
+
     def retry(self) -> None:
         """Something it may have waited for has changed."""
         if self._failures:
@@ -252,6 +250,8 @@ class PodWorker:
             if any(each.get("code") == POD_CANNOT_RUN for each in d.parts(d.status(pod), "findings")):
                 await self._kubelet.api.findings(pod, ())
         if self._state is not None:
+            if self._state.locked != (locked := self._kubelet.policies.locked(pod)) and not self._state.stopped:
+                await self._kubelet.platform.lock(self._uid, on=locked)
             await self._report(pod_status.running(self._pod or pod, self._state, self._kubelet.clock()))
         return False
 
@@ -280,43 +280,14 @@ class PodWorker:
         directory = facts.layout.pod(self._uid)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_dir = str(facts.layout.logs / "pods" / f"{d.namespace(pod)}_{d.name(pod)}")
-        proxy = None if injected is None else self._proxy(pod, injected, directory)
+        settings = self._kubelet.policies.proxy(pod)
+        proxy = None if injected is None else envoy_of(facts, pod, injected, self._address, settings)
         wanted = translate.sandbox(pod, source=self._kubelet.cluster, ip=self._address, proxy=proxy, log_dir=log_dir)
+        wanted = msgspec.structs.replace(wanted, locked=self._kubelet.policies.locked(pod))
         if injected is not None:
             await self._write_token(pod, directory)
             await self._introduce(pod, directory)
         self._state = await self._kubelet.platform.create(wanted)
-
-    def _proxy(self, pod: Json, injected: translate.Injection, directory: Path) -> Proxy:
-        """The Pod's Envoy, its bootstrap written."""
-        facts = self._kubelet.facts
-        owner = d.owner(pod)
-        spec = envoy.BootstrapSpec(
-            pod=d.name(pod),
-            namespace=d.namespace(pod),
-            ip=self._address,
-            xds=envoy.XdsAddress(path=str(facts.layout.xds_socket)),
-            sds_path=str(directory / "sds.sock"),
-            admin_path=str(directory / "admin.sock"),
-            kind=injected.kind,
-            service_account=d.spec(pod).get("serviceAccountName") or "default",
-            labels=d.labels(pod),
-            annotations=d.annotations_of(pod),
-            workload=owner["name"] if owner else d.name(pod),
-            node_name=facts.node_name,
-            locality=envoy.labelled_locality(d.labels(pod)),
-            trust_domain=facts.trust_domain,
-            domain=facts.platform.cluster_domain,
-            host_sockets={port: str(directory / f"gw-{port}.sock") for port in injected.ports},
-            resolver=f"{facts.platform.gateway}:{facts.platform.proxy_dns_port}",
-        )
-        config = directory / "envoy.json"
-        envoy.write_bootstrap(spec, config)
-        return Proxy(
-            argv=tuple(envoy.argv(spec, facts.envoy_binary, config)),
-            paths=(str(directory), str(facts.layout.xds_socket.parent)),
-            admin_socket=spec.admin_path,
-        )
 
     async def _introduce(self, pod: Json, directory: Path) -> None:
         """Tell the agent, which then has the Pod's certificate ready on its socket."""

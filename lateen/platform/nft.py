@@ -2,6 +2,8 @@
 
 `capture` is a Pod's own table: what leaves goes to Envoy's 15001, what arrives to 15006, the proxy's own
 traffic excluded by its mark (a user namespace may have a single uid, so Istio's exclusion by user can't work).
+`lock` fills the chain `locked` of that table: where only known hosts may be called, nothing but the proxy opens
+connections that leave the Pod, whatever its annotations exclude from capture. An application cannot set the mark.
 `fabric` is the one table of the network between the Pods: Service addresses, egress, refusals; `services` is the
 difference between two sets of Services. Rules are nft's text (https://wiki.nftables.org), applied as
 transactions; nothing of them is in the host's network.
@@ -81,8 +83,37 @@ def capture(redirect: Redirect, settings: PlatformSettings) -> str:
     tcp dport {_ports((*PROXY_PORTS, *redirect.exclude_inbound_ports))} return
     meta l4proto tcp redirect to :{INBOUND_PORT}
   }}
-}}
+{LOCKED}}}
 """
+
+
+LOCKED = """  chain locked {
+    type filter hook output priority 0;
+  }
+"""
+
+
+def lock(settings: PlatformSettings, *, on: bool, proxied: bool) -> str:
+    """The commands that close a Pod's way out past the proxy, or open it again. Open connections go on.
+
+    `proxied`: the Pod has a proxy, so nothing else needs to get out. Without one it still reaches the mesh's own
+    addresses, where servers decide whom they let in, and nothing outside.
+    """
+    if not on:
+        return "flush chain ip lateen locked"
+    inside = f"ip daddr {{ {settings.pod_range}, {settings.vip_range} }}"
+    rules = (
+        "ct state established,related return",
+        f"meta mark {PROXY_MARK:#x} return",
+        "ip daddr 127.0.0.0/8 return",
+        "fib daddr type local return",
+        f"ip daddr {settings.gateway} meta l4proto {{ tcp, udp }} th dport {{ 53, {settings.proxy_dns_port} }} return",
+        f"ip daddr {settings.host_address} meta l4proto tcp reject with tcp reset",
+        f"{inside} meta l4proto != tcp return" if proxied else f"{inside} return",
+        "meta l4proto tcp reject with tcp reset",
+        "reject with icmp type admin-prohibited",
+    )
+    return "\n".join(["flush chain ip lateen locked", *(f"add rule ip lateen locked {each}" for each in rules)])
 
 
 def real_names(settings: PlatformSettings) -> str:
@@ -93,7 +124,7 @@ def real_names(settings: PlatformSettings) -> str:
     type nat hook output priority -100;
     ip daddr {settings.gateway} meta l4proto {{ tcp, udp }} th dport 53 dnat to :{settings.proxy_dns_port}
   }}
-}}
+{LOCKED}}}
 """
 
 

@@ -147,7 +147,7 @@ class PodSandbox(msgspec.Struct, frozen=True, kw_only=True):
     `ip` None lets the platform choose; otherwise it must be inside the Pod range and free. `host_aliases` are
     (address, names) lines for /etc/hosts; `resolv_conf` empty means the cluster's own. `visible` are host
     directories that the applications may read at the same place (their code), beside lateen's own environment,
-    which is always there.
+    which is always there. `locked`: only the proxy opens connections that leave the Pod (`Platform.lock` changes it).
     """
 
     uid: str
@@ -163,6 +163,7 @@ class PodSandbox(msgspec.Struct, frozen=True, kw_only=True):
     resolv_conf: str = ""
     volumes: Mapping[str, Files | HostPath | EmptyDir] = {}
     visible: tuple[str, ...] = ()
+    locked: bool = False
     grace_s: float = 30
 
 
@@ -211,6 +212,7 @@ class PodState(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float
     stopping: bool = False
     stopped: bool = False
+    locked: bool = False
     proxy: ContainerState | None = None
     containers: tuple[ContainerState, ...] = ()
 

@@ -171,6 +171,10 @@ class Platform:
         request = {"do": "exec", "container": container, "argv": argv, "timeout_s": timeout_s}
         return msgspec.convert(await self._ask_pod(uid, request), ExecResult)
 
+    async def lock(self, uid: str, *, on: bool) -> None:
+        """Let only the Pod's proxy open connections that leave it, or anybody again. PlatformError as above."""
+        await self._ask_pod(uid, {"do": "lock", "on": on})
+
     async def services(self, services: tuple[ServiceVip, ...]) -> None:
         """Make this the table of Services; what didn't change is not touched. Open connections go on."""
         self._services = services

@@ -4,9 +4,8 @@ Each source has a task: fetch, publish what changed, wait, again. How long it wa
 (`Cache-Control: max-age`) within `REFRESH_S`; after a failure it waits longer each time. The last good keys stay in
 force as long as it takes, also over a restart: they are kept in a file.
 
-Addresses come from configuration that many people may write, so a fetch is restrained: HTTP and HTTPS only, a few
-redirects, `MAX_BYTES`, the time limit of the policy, and no connection to networks where only the machine itself has
-business (link-local: cloud metadata services), whatever a name resolves to. Only public parts of keys are kept.
+Fetches are restrained (`lateen/security/fetching.py`) and have the time limit of the policy. Only public parts of keys
+are kept.
 
 Source: https://openid.net/specs/openid-connect-discovery-1_0.html, RFC 7517, RFC 9111
 """
@@ -14,44 +13,33 @@ Source: https://openid.net/specs/openid-connect-discovery-1_0.html, RFC 7517, RF
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
-import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from random import uniform
-from typing import Any, Final, cast
-from urllib.parse import urljoin, urlsplit
+from typing import Final
 
 import httpcore
 import msgspec
 import structlog
 
 from lateen.lib.bundles import from_spiffe
-from lateen.lib.errors import LateenError
 from lateen.lib.keysets import encoded, usable_keys
 from lateen.model.jwt_keys import KeySource
+from lateen.security.fetching import FetchError, get, pool
 from lateen.security.files import write_secret
 
 MAX_BYTES: Final = 1 << 20
-MAX_REDIRECTS: Final = 3
 REFRESH_S: Final = (30.0, 1200.0)
 """The shortest and the longest time between two fetches of a good source."""
 DEFAULT_REFRESH_S: Final = 300.0
 """The time between two fetches when the server says nothing."""
 BACKOFF_S: Final = (1.0, 300.0)
-BLOCKED: Final = tuple(
-    ipaddress.ip_network(each)
-    for each in ("0.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "fe80::/10", "ff00::/8", "fd00:ec2::/32", "::/128")
-)
-"""Networks that no key server is in."""
+WELL_KNOWN: Final = "/.well-known/openid-configuration"
+_JSON: Final = {"accept": "application/json"}
 
 _log = structlog.stdlib.get_logger("lateen.jwks")
-
-
-class KeyFetchError(LateenError):
-    """A key server gave no keys; the message says why, without anything secret."""
 
 
 class _Discovery(msgspec.Struct, frozen=True):
@@ -115,7 +103,7 @@ class KeyFetcher:
         while True:
             try:
                 found = await fetch(source, self._roots)
-            except KeyFetchError as error:
+            except FetchError as error:
                 if failures == 0:
                     _log.warning("keys not fetched", source=source.url, reason=str(error), kept=source in self._known)
                 self.failed += 1
@@ -150,61 +138,25 @@ class KeyFetcher:
 
 
 async def fetch(source: KeySource, roots: ssl.SSLContext | None = None) -> Fetched:
-    """The keys of a source now. KeyFetchError when it has none within its time limit."""
+    """The keys of a source now. FetchError when it has none within its time limit."""
     try:
-        async with asyncio.timeout(source.timeout_s), _pool(roots) as pool:
+        async with asyncio.timeout(source.timeout_s), pool(roots) as connections:
             url = source.url
             if source.discovery:
-                text, _ = await _get(pool, source.url.rstrip("/") + "/.well-known/openid-configuration")
-                url = msgspec.json.decode(text, type=_Discovery).jwks_uri
-            text, refresh_s = await _get(pool, url)
+                found = await get(connections, source.url.rstrip("/") + WELL_KNOWN, _JSON, MAX_BYTES)
+                url = msgspec.json.decode(found.body, type=_Discovery).jwks_uri
+            found = await get(connections, url, _JSON, MAX_BYTES)
     except TimeoutError:
-        raise KeyFetchError(f"no answer within {source.timeout_s:g} s") from None
+        raise FetchError(f"no answer within {source.timeout_s:g} s") from None
     except (msgspec.MsgspecError, RecursionError):
-        raise KeyFetchError("the discovery document names no jwks_uri") from None
+        raise FetchError("the discovery document names no jwks_uri") from None
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
-        raise KeyFetchError(f"{type(error).__name__}: {error}") from None
-    return Fetched(_roots(text) if source.bundle else _public(text), refresh_s)
+        raise FetchError(f"{type(error).__name__}: {error}") from None
+    text = found.body
+    return Fetched(_roots(text) if source.bundle else _public(text), _refresh_s(found.headers))
 
 
-def _pool(roots: ssl.SSLContext | None) -> httpcore.AsyncConnectionPool:
-    return httpcore.AsyncConnectionPool(
-        ssl_context=roots or ssl.create_default_context(), network_backend=_Restrained(), max_connections=1
-    )
-
-
-async def _get(pool: httpcore.AsyncConnectionPool, url: str) -> tuple[bytes, float]:
-    """The document at an address, and for how many seconds it's good."""
-    for _ in range(MAX_REDIRECTS + 1):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise KeyFetchError(f"{url[:200]!r} is not an address of HTTP or HTTPS")
-        async with pool.stream("GET", url, headers={"accept": "application/json"}) as response:
-            headers = {name.decode().lower(): value.decode("latin-1") for name, value in response.headers}
-            if response.status in (301, 302, 303, 307, 308) and "location" in headers:
-                target = urljoin(url, headers["location"])
-                if parts.scheme == "https" and not target.startswith("https://"):
-                    raise KeyFetchError(f"{_shown(url)} leads from HTTPS to something else")
-                url = target
-                continue
-            if response.status != 200:
-                raise KeyFetchError(f"{_shown(url)} answered {response.status}")
-            body = bytearray()
-            async for part in response.aiter_stream():
-                body += part
-                if len(body) > MAX_BYTES:
-                    raise KeyFetchError(f"{_shown(url)} sent more than {MAX_BYTES} bytes")
-        return bytes(body), _refresh_s(headers)
-    raise KeyFetchError(f"more than {MAX_REDIRECTS} redirects")
-
-
-def _shown(url: str) -> str:
-    """An address without user, password and query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
-
-
-def _refresh_s(headers: dict[str, str]) -> float:
+def _refresh_s(headers: Mapping[str, str]) -> float:
     said = re.search(r"max-age=(\d{1,9})", headers.get("cache-control", ""))
     shortest, longest = REFRESH_S
     return min(longest, max(shortest, float(said[1]))) if said else DEFAULT_REFRESH_S
@@ -214,7 +166,7 @@ def _public(text: bytes) -> str:
     """The usable public keys of a set as text."""
     keys = [each for each in usable_keys(text) if each["kty"] != "oct"]
     if not keys:
-        raise KeyFetchError("there is no public key in it")
+        raise FetchError("there is no public key in it")
     return encoded(keys)
 
 
@@ -223,32 +175,4 @@ def _roots(text: bytes) -> str:
     try:
         return from_spiffe(text)
     except ValueError as error:
-        raise KeyFetchError(str(error)) from None
-
-
-class _Restrained(httpcore.AsyncNetworkBackend):
-    """Connects to addresses outside of BLOCKED only; what is checked is what is dialled."""
-
-    def __init__(self) -> None:
-        self._backend = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 (the interface of httpcore)
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        allowed = [address for *_, (address, *_) in found if not _blocked(str(address))]
-        if not allowed:
-            raise KeyFetchError(f"{host} is at an address that is not allowed")
-        return await self._backend.connect_tcp(str(allowed[0]), port, timeout, local_address, socket_options)
-
-
-def _blocked(text: str) -> bool:
-    address = ipaddress.ip_address(text.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return any((mapped or address) in network for network in BLOCKED if network.version == (mapped or address).version)
+        raise FetchError(str(error)) from None

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from lateen.api import kinds
 from tests.coverage.fields import Json, general, value_at, with_value
 from tests.lab.lab import Lab
 
@@ -74,6 +75,8 @@ class Refusal:
 
 
 def new(kind: str, name: str, spec: Json, namespace: str = "default") -> Json:
-    """An object of networking.istio.io."""
+    """An object of a kind."""
     metadata = {"name": name, "namespace": namespace}
-    return {"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": metadata, "spec": spec}
+    known = kinds.by_name(kind)
+    assert known is not None
+    return {"apiVersion": known.api_version, "kind": kind, "metadata": metadata, "spec": spec}

@@ -18,8 +18,9 @@ import yaml
 from tests.paths import shared
 
 KINDS = (
-    *("VirtualService", "DestinationRule", "Gateway", "Sidecar", "ServiceEntry", "WorkloadGroup"),
-    *("PeerAuthentication", "RequestAuthentication", "AuthorizationPolicy"),
+    *("VirtualService", "DestinationRule", "Gateway", "Sidecar", "ServiceEntry", "WorkloadEntry", "WorkloadGroup"),
+    *("ProxyConfig", "PeerAuthentication", "RequestAuthentication", "AuthorizationPolicy"),
+    *("WasmPlugin", "TrafficExtension"),
 )
 Json = dict[str, Any]
 
@@ -32,7 +33,8 @@ def fields() -> tuple[tuple[str, str], ...]:
         if document and document.get("kind") == "CustomResourceDefinition":
             kind = str(document["spec"]["names"]["kind"])
             if kind in KINDS:
-                version = next(each for each in document["spec"]["versions"] if each["name"] == "v1")
+                versions = document["spec"]["versions"]
+                version = next((each for each in versions if each["name"] == "v1"), versions[0])
                 spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
                 found += [(kind, path) for path in _leaves(spec, "spec")]
     return tuple(found)

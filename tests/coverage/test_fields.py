@@ -17,6 +17,8 @@ from tests.coverage.fields import Json, with_value
 from tests.lab.lab import Lab, Refused, Station
 from tests.lab.served import ServedStation
 
+NOT_ASKED_FOR = ("ProxyConfig", "TrafficExtension", "WasmPlugin")
+"""Kinds about proxies and listeners, which nobody asks for on demand."""
 CASES = [
     *(pytest.param(Station, each, id=each.id, marks=[pytest.mark.long] if each.long else []) for each in cases()),
     *(
@@ -27,6 +29,7 @@ CASES = [
             marks=[pytest.mark.long] if each.long or each.kind != "VirtualService" else [],
         )
         for each in cases()
+        if each.kind not in NOT_ASKED_FOR
     ),
 ]
 """Each field with a proxy that gets everything, and with one that asks for what it needs."""

@@ -7,7 +7,10 @@ nothing else may be called. Everything is found by DNS.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -303,6 +306,45 @@ def test_ways_around_it_fail(outside: Outside) -> None:
     assert outside.secure("buyer", server_name="evil.example") == 0, "by another server name"
 
 
+def told(name: str, annotations: Mapping[str, str]) -> str:
+    """A client with annotations, which would be of no use to it elsewhere."""
+    pod = next(each for each in yaml.safe_load_all(client(name)) if each and each["kind"] == "Pod")
+    pod["metadata"]["annotations"] = dict(annotations)
+    pod["spec"]["serviceAccountName"] = "other"
+    return yaml.safe_dump(pod) + "---\n"
+
+
+def test_a_sidecar_told_to_leave_traffic_alone_opens_no_way_around(outside: Outside) -> None:
+    """The Pods' own network holds what is locked: only a proxy opens connections that leave a Pod."""
+    partner = outside.pod("partner", "outside")["status"]["podIP"]
+    prefix = "traffic.sidecar.istio.io/"
+    pods = {
+        "by-port": {f"{prefix}excludeOutboundPorts": "8000,8443,80,443"},
+        "by-range": {f"{prefix}excludeOutboundIPRanges": "0.0.0.0/0"},
+        "as-gateway": {"inject.istio.io/templates": "gateway"},
+    }
+    outside.mesh.lateen("apply", "-f", "-", stdin="".join(told(*each) for each in pods.items()), expect=None)
+    for name in pods:
+        outside.pod(name)
+        assert outside.status(name, "http", partner, 8000, PLAIN) == 0, name
+        assert outside.status(name, "http", partner, 8000, "unknown.example") == 0, name
+        assert outside.status(name, "https", partner, 8443, SECURE) == 0, name
+        assert outside.plain(name) in (0, 403), name
+    said = outside.mesh.lateen("get", "pod", "by-port", "-n", HERE).stdout
+    assert "LTN0260" in said
+    # unlocked, the same Pods reach it at once: it was the lock that held
+    unlocked = next(each for each in yaml.safe_load_all(PODS) if each["kind"] == "Sidecar")
+    unlocked["spec"]["outboundTrafficPolicy"]["mode"] = "ALLOW_ANY"
+    outside.mesh.lateen("apply", "-f", "-", stdin=json.dumps(unlocked))
+    for name in pods:
+        eventually(lambda name=name: outside.status(name, "http", partner, 8000, PLAIN), lambda status: status == 200)
+    unlocked["spec"]["outboundTrafficPolicy"]["mode"] = "REGISTRY_ONLY"
+    outside.mesh.lateen("apply", "-f", "-", stdin=json.dumps(unlocked))
+    for name in pods:
+        eventually(lambda name=name: outside.status(name, "http", partner, 8000, PLAIN), lambda status: status == 0)
+        outside.mesh.lateen("delete", "pod", name, "-n", HERE)
+
+
 REFUSED = """
 apiVersion: networking.istio.io/v1alpha3
 kind: EnvoyFilter
@@ -359,3 +401,45 @@ def test_proxies_look_names_up_where_applications_get_virtual_addresses(outside:
     found, said = outside.mesh.inside(partner, "plain", ["python3", "-c", lookup, "details.default.svc.cluster.local"])
     assert found, said
     assert said.startswith("10.96.")
+
+
+SETTLED = """
+apiVersion: networking.istio.io/v1beta1
+kind: ProxyConfig
+metadata: {name: settled, namespace: egress}
+spec:
+  selector: {matchLabels: {app: settled}}
+  concurrency: 2
+  environmentVariables: {ISTIO_META_TEAM: buyers, GREETING: hello}
+---
+"""
+
+
+def test_proxies_start_with_the_settings_of_their_proxy_config(outside: Outside) -> None:
+    annotated = {"proxy.istio.io/config": "{drainDuration: 7s, proxyMetadata: {GREETING: annotated}}"}
+    outside.mesh.lateen("apply", "-f", "-", stdin=SETTLED + told("settled", annotated))
+    pod = outside.pod("settled")
+    uid = pod["metadata"]["uid"]
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(outside.mesh.settings.layout().pod(uid) / "admin.sock"))
+        admin = HTTPConnection("admin")
+        admin.sock = connection
+        admin.request("GET", "/server_info")
+        info = json.loads(admin.getresponse().read())
+    assert info["command_line_options"]["concurrency"] == 2
+    assert info["command_line_options"]["drain_time"] == "7s"
+    assert info["node"]["metadata"]["TEAM"] == "buyers"
+    proxies = [
+        path.parent.joinpath("environ").read_bytes().split(b"\0")
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if uid.encode() in _read(path) and b"envoy" in _read(path)
+    ]
+    assert any(b"GREETING=annotated" in each for each in proxies), "the annotation comes before the ProxyConfig"
+    outside.mesh.lateen("delete", "pod", "settled", "-n", HERE)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

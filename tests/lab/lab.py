@@ -11,6 +11,7 @@ There is nothing shared with other tests or with the machine's own network.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -36,13 +37,17 @@ from lateen.envoy.types import TYPES
 from lateen.intent.scope import ProxyKind, Scope
 from lateen.lib.ids import OWN_CLUSTER, Ref
 from lateen.lib.names import UNIX_PREFIX
+from lateen.model.extensions import Module, ModuleSource, pull_secret, wanted_modules
 from lateen.model.jwt_keys import KeySource, wanted_sources
 from lateen.model.workloads import Locality
 from lateen.node.bootstrap import own_cluster
+from lateen.security.fetching import FetchError
+from lateen.security.modules import fetch
 from tests.configuration import objects
 from tests.envoy.harness import SECRET, Envoy, Json, Validator, short_directory
 from tests.envoy.identity_provider import IdentityProvider
 from tests.lab.certificates import Certificates
+from tests.lab.modules import REGISTRY, Registry
 from tests.lab.server import Servers
 from tests.lab.world import APPLICATION, DNS, GATEWAY, WORLD, World
 
@@ -146,6 +151,7 @@ class Station(Validator):
         self._objects = wanted
         with self._changed:
             self.graph.commit(transaction(wanted, gone))
+            self.graph.commit(Transaction(put=[(each, self.fetched(each)) for each in self.graph.pull(wanted_modules)]))
             before, self._errors = self._given, []
             self._given = {kind.type_url: dict(self._made(kind)) for kind in TYPES}
             for kind in TYPES:
@@ -174,6 +180,13 @@ class Station(Validator):
         """Puts keys in force."""
         self.graph.commit(Transaction(put=keys))
         self.configure(self._objects)
+
+    def fetched(self, source: ModuleSource) -> Module:
+        """What the control plane would put into the graph for a source of WebAssembly."""
+        try:
+            return Module(asyncio.run(fetch(source, self.graph.pull(pull_secret, source))))
+        except FetchError as error:
+            return Module(problem=str(error))
 
     def _complain(self) -> None:
         if self._errors:
@@ -255,6 +268,8 @@ class Lab:
         """Ends everything."""
         if "provider" in vars(self):
             self.provider.close()
+        if "registry" in self.__dict__:
+            self.registry.close()
         for each in self._listening:
             each.shutdown(socket.SHUT_RDWR)
             each.close()
@@ -273,7 +288,8 @@ class Lab:
     def configure(self, *texts: str) -> None:
         """Replaces what tests have configured, forgets what servers saw. Refused when Envoy does not take it.
 
-        `@files` in a text stands for the directory of the certificates, `http://issuer.lab` for the identity provider.
+        `@files` in a text stands for the directory of the certificates, `http://issuer.lab` for the identity provider,
+        `registry.lab` for the server of modules.
         """
         self._objects = {}
         self.servers.reset()
@@ -288,7 +304,14 @@ class Lab:
 
     def _filled(self, text: str) -> str:
         text = text.replace("@files", str(self.directory))
+        if REGISTRY in text:
+            text = text.replace(REGISTRY, self.registry.host)
         return text.replace(ISSUER, self.provider.issuer) if ISSUER in text else text
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The lab's own server of modules and images."""
+        return Registry()
 
     @cached_property
     def provider(self) -> IdentityProvider:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from lateen.analysis.check import Check, Said, check
-from lateen.analysis.lookup import config_map_keys, secret_keys
+from lateen.analysis.lookup import config_map_keys, key, secret_keys
 from lateen.api.core.container import Container
 from lateen.api.core.deployment import Deployment
 from lateen.api.core.job import Job
 from lateen.api.core.pod import Pod, PodSpec
+from lateen.api.istio.proxy_config import is_variable
+from lateen.api.mesh.check import PROXY_FIELDS
 from lateen.api.problems import at
 from lateen.api.struct import Object, ObjectMeta
 from lateen.engine import Q
+from lateen.intent.route_table import passes_unknown
 from lateen.lib.findings import Level
+from lateen.model.proxy_config import ANNOTATION, annotated
+from lateen.model.visibility import client_of
 
 _TEMPLATES = "inject.istio.io/templates"
+_EXCLUSIONS = tuple(f"traffic.sidecar.istio.io/exclude{each}" for each in ("OutboundPorts", "OutboundIPRanges"))
 
 Look = tuple[str, str, ObjectMeta, PodSpec]
 """A namespace, the path of a Pod's spec inside of an object, the Pod's metadata and spec."""
@@ -48,14 +54,53 @@ def _missing_value(q: Q, look: Look) -> Iterator[Said]:
     Create it in the namespace of the Pod, or mark the reference `optional: true`.
     """
     namespace, base, spec = look[0], look[1], look[3]
-    for path, kind, name, key, optional in _references(base, spec):
+    for path, kind, name, entry, optional in _references(base, spec):
         keys = q(secret_keys if kind == "Secret" else config_map_keys, namespace, name)
         if optional or not name:
             continue
         if keys is None:
             yield Said(path, f"there is no {kind} {namespace}/{name}", "create it")
-        elif key and key not in keys:
-            yield Said(path, f"{kind} {namespace}/{name} has no key {key}", f"it has {', '.join(keys) or 'none'}")
+        elif entry and entry not in keys:
+            yield Said(path, f"{kind} {namespace}/{name} has no key {entry}", f"it has {', '.join(keys) or 'none'}")
+
+
+def _around_a_lock(q: Q, look: Look) -> Iterator[Said]:
+    """The mesh (or the Sidecar that applies) lets this workload call known hosts only (REGISTRY_ONLY), and the Pod's
+    annotations have its sidecar leave some traffic alone. That traffic would go past every rule, so the Pod's own
+    network refuses it: nothing but the proxy opens connections that leave the Pod.
+
+        annotations: {traffic.sidecar.istio.io/excludeOutboundPorts: "3306"}
+
+    Remove the annotation, and name what is called in a ServiceEntry.
+    """
+    namespace, base, metadata, _ = look
+    locked = not q(passes_unknown, q(client_of, namespace, key(metadata.labels), False))
+    for name in _EXCLUSIONS if locked else ():
+        if metadata.annotations.get(name):
+            place = base.removesuffix("spec") + at("metadata", "annotations", name)
+            remedy = "remove it, and name what is called in a ServiceEntry"
+            yield Said(place, "only known hosts may be called from here: what it excludes is refused", remedy)
+
+
+def _own_settings(q: Q, look: Look) -> Iterator[Said]:
+    """The annotation `proxy.istio.io/config` sets fields of one proxy. What cannot be read has no effect at all; a
+    field that lateen does nothing with has none either.
+
+        annotations: {proxy.istio.io/config: "concurrency: 2"}
+
+    The fields are `concurrency`, `proxyMetadata`, `drainDuration` and `terminationDrainDuration`.
+    """
+    text = look[2].annotations.get(ANNOTATION, "")
+    place = look[1].removesuffix("spec") + at("metadata", "annotations", ANNOTATION)
+    said = annotated(text)
+    if said.problem:
+        yield Said(place, f"it has no effect: {said.problem}", "correct it")
+    for name in said.fields:
+        if name not in PROXY_FIELDS:
+            yield Said(place, f"{name} has no effect here", f"fields with an effect: {', '.join(PROXY_FIELDS)}")
+    for name in said.config.proxy_metadata:
+        if not is_variable(name):
+            yield Said(place, f"{name[:80]} cannot be set for a proxy", "use letters, digits and _")
 
 
 def _containers(base: str, spec: PodSpec) -> Iterator[tuple[str, Container]]:
@@ -122,4 +167,6 @@ def _each(code: str, title: str, look_at: Callable[[Q, Look], Iterator[Said]]) -
 CHECKS: tuple[Check, ...] = (
     *_each("LTN0106", "A container says no program", _without_command),
     *_each("LTN0107", "A value that a container needs is not there", _missing_value),
+    *_each("LTN0260", "A sidecar is told to leave traffic alone where only known hosts may be called", _around_a_lock),
+    *_each("LTN0261", "Settings of a proxy have no effect", _own_settings),
 )

@@ -1,9 +1,11 @@
-"""Coverage: patches of the generated configuration (EnvoyFilter)."""
+"""Coverage: patches of the generated configuration (EnvoyFilter), code of one's own (WasmPlugin, TrafficExtension)."""
 
 from collections.abc import Mapping
 from typing import Final
 
 _MATCH: Final = "spec.configPatches[].match"
+
+_TARGETS: Final = ("spec.targetRefs[].kind=Gateway",)
 
 IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
     "EnvoyFilter": (
@@ -26,9 +28,14 @@ IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
         "spec.targetRefs[].name",
         "spec.targetRefs[].kind=Gateway",
     ),
+    "WasmPlugin": ("spec.**", *_TARGETS, "spec.targetRef.kind=Gateway"),
+    "TrafficExtension": ("spec.**", *_TARGETS),
 }
 
-MISSING: Final[Mapping[str, tuple[str, ...]]] = {}
+MISSING: Final[Mapping[str, tuple[str, ...]]] = {
+    "WasmPlugin": ("spec.verificationKey", "spec.targetRef.namespace", "spec.targetRefs[].namespace"),
+    "TrafficExtension": ("spec.wasm.verificationKey", "spec.targetRefs[].namespace"),
+}
 
 NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
     "EnvoyFilter": {

@@ -8,6 +8,7 @@ IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
     "ServiceEntry": ("spec.**",),
     "WorkloadEntry": ("spec.**",),
     "WorkloadGroup": ("spec.**",),
+    "ProxyConfig": ("spec.concurrency", "spec.environmentVariables", "spec.selector.**"),
     "Sidecar": (
         "spec.workloadSelector.**",
         "spec.egress[].**",
@@ -28,6 +29,7 @@ _CLIENTS: Final = "the client's side decides it"
 
 NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
     "WorkloadGroup": {"spec.template.address": "each machine joins with an address of its own"},
+    "ProxyConfig": {"spec.image.imageType": "there are no images here: every proxy is the same program"},
     "Sidecar": {
         "spec.egress[].port.name": _FOR_PEOPLE,
         "spec.egress[].port.targetPort": _GIVEN_UP,

@@ -5,11 +5,20 @@ One attribute per field of the CRD; a test compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar
 
 from lateen.api.istio.selectors import PolicySelector
+from lateen.api.problems import Problem, at
 from lateen.api.struct import Meta, NonNegativeInt32, Object, Struct
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def is_variable(name: str) -> bool:
+    """True for a name that an environment variable of a proxy may have: not one that loads code into it."""
+    return _VARIABLE.fullmatch(name) is not None and not name.startswith("LD_")
 
 
 class ProxyImage(Struct, frozen=True):
@@ -25,6 +34,12 @@ class ProxyConfigSpec(Struct, frozen=True):
     environment_variables: Mapping[str, Annotated[str, Meta(max_length=2048)]] = {}
     image: ProxyImage | None = None
     selector: PolicySelector | None = None
+
+    def problems(self) -> Iterator[Problem]:
+        for name in self.environment_variables:
+            if not is_variable(name):
+                remedy = "use letters, digits and _; variables of the loader (LD_...) are not set"
+                yield Problem(at("environmentVariables", name), f'"{name[:80]}" cannot be set for a proxy', remedy)
 
 
 class ProxyConfig(Object, frozen=True):

@@ -22,6 +22,8 @@ from lateen.lib.yaml import Path, YamlError, format_path, value
 KEY: Final = "mesh"
 NOT_THERE: Final = "LTN0001"
 
+PROXY_FIELDS: Final = ("concurrency", "drainDuration", "proxyMetadata", "terminationDrainDuration")
+"""Fields of `defaultConfig` that the annotation of a Pod may set too."""
 IMPLEMENTED: Final = frozenset(
     {
         "accessLogEncoding",
@@ -32,6 +34,7 @@ IMPLEMENTED: Final = frozenset(
         "discovery",
         "connectTimeout",
         "defaultConfig.gatewayTopology",
+        *(f"defaultConfig.{each}" for each in PROXY_FIELDS),
         "defaultDestinationRuleExportTo",
         "defaultHttpRetryPolicy",
         "defaultServiceExportTo",

@@ -23,7 +23,7 @@ from lateen.platform.controllers.cluster import Cluster, Queue
 
 KINDS = (
     "Namespace", "ServiceAccount", "Service", "EndpointSlice", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet",
-    "Job", "CronJob", "Pod", "ConfigMap", "Secret",
+    "Job", "CronJob", "Pod", "ConfigMap", "Secret", "ProxyConfig", "Sidecar",
 )  # fmt: skip
 """The kinds that controllers and the kubelet read."""
 

@@ -5,15 +5,29 @@ from __future__ import annotations
 from tests.coverage.case import Case, Refusal
 from tests.coverage.cases import (
     destination_rule,
+    extensions,
     gateway,
+    proxy_config,
     security,
     service_entry,
     sidecar,
     virtual_service,
+    workload_entry,
     workload_group,
 )
 
-KINDS = (virtual_service, destination_rule, gateway, service_entry, sidecar, workload_group, security)
+KINDS = (
+    virtual_service,
+    destination_rule,
+    gateway,
+    service_entry,
+    sidecar,
+    workload_entry,
+    workload_group,
+    proxy_config,
+    security,
+    extensions,
+)
 
 
 def cases() -> list[Case]:

@@ -8,7 +8,7 @@ import signal
 import time
 
 from lateen.platform.pod import PodState, Redirect, ServiceVip
-from tests.kernel.platform.harness import Mesh, idle, sidecar, web
+from tests.kernel.platform.harness import Mesh, idle, program, sidecar, web
 
 VIP = "10.96.0.10"
 
@@ -77,3 +77,44 @@ async def test_proxy_before_the_application_and_after_it(mesh: Mesh) -> None:
     assert application < proxy
     assert server.uid not in mesh.platform.pods()
     assert not mesh.layout.pod(server.uid).exists()
+
+
+async def test_a_locked_pod_has_no_way_past_its_proxy(mesh: Mesh) -> None:
+    """Whatever it excludes from capture: nothing but the proxy opens connections that leave the Pod."""
+    server = await mesh.pod("server", web())
+    url = f"http://{server.ip}:8080/"
+    excluding = Redirect(exclude_outbound_ports=(8080,), exclude_outbound_ranges=("0.0.0.0/0",))
+    client = await mesh.pod(
+        "client", idle(), web(9000, name="own"), **sidecar(mesh, "client") | {"redirect": excluding}
+    )
+    assert await mesh.fetch(client.uid, url) == [f"200 server {client.ip}"]
+    await mesh.platform.lock(client.uid, on=True)
+    await mesh.until(client.uid, lambda state: state.locked)
+    assert "refused" in (await mesh.fetch(client.uid, url))[0]
+    assert "refused" in (await mesh.fetch(client.uid, "http://192.0.2.1/"))[0]
+    assert (await mesh.fetch(client.uid, "http://127.0.0.1:9000/"))[0].startswith("200 ")
+    assert (await mesh.fetch(client.uid, f"http://{client.ip}:9000/"))[0].startswith("200 ")
+    assert (await mesh.fetch(server.uid, f"http://{client.ip}:9000/"))[0].startswith("200 "), "others still get in"
+    await mesh.platform.lock(client.uid, on=False)
+    assert await mesh.fetch(client.uid, url) == [f"200 server {client.ip}"]
+
+
+async def test_a_pod_is_locked_from_its_first_packet_on_and_its_proxy_gets_out(mesh: Mesh) -> None:
+    server = await mesh.pod("server", web())
+    client = await mesh.pod("client", idle(), locked=True, **sidecar(mesh, "client"))
+    assert client.locked
+    assert await mesh.fetch(client.uid, f"http://{server.ip}:8080/") == [f"200 server {client.ip}"]
+    assert f"out {client.ip}:" in mesh.log("client", "istio-proxy")
+
+
+async def test_a_locked_pod_without_a_proxy_reaches_the_mesh_and_nothing_outside(mesh: Mesh) -> None:
+    server = await mesh.pod("server", web())
+    client = await mesh.pod("client", idle(), locked=True)
+    assert await mesh.fetch(client.uid, f"http://{server.ip}:8080/") == [f"200 server {client.ip}"]
+    for outside in ("192.0.2.1", "10.88.255.254"):
+        assert "refused" in (await mesh.fetch(client.uid, f"http://{outside}/"))[0]
+    attempt = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.connect(('192.0.2.1', 443)); s.send(b'x')"
+    await mesh.run(client.uid, *program(attempt))
+    gateway = await mesh.pod("gateway", idle(), locked=True)
+    own_mark = "import socket; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, 36, 0x539)"
+    assert "not permitted" in await mesh.run(gateway.uid, *program(own_mark))

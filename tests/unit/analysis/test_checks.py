@@ -41,6 +41,27 @@ def envoy_filter(patch: str) -> str:
     return obj("networking.istio.io/v1alpha3", "EnvoyFilter", f"configPatches: [{{{patch}}}]")
 
 
+def tcp_entry(host: str, address: str, name: str = "x", protocol: str = "TCP") -> str:
+    ports = f"ports: [{{number: 3306, name: it, protocol: {protocol}}}]"
+    spec = f"hosts: [{host}], addresses: [{address}], {ports}, resolution: STATIC, endpoints: [{{address: 1.2.3.4}}]"
+    return obj("networking.istio.io/v1", "ServiceEntry", spec, name)
+
+
+def proxy_config(spec: str, name: str = "x", day: str = "2026-03-03") -> str:
+    return obj("networking.istio.io/v1beta1", "ProxyConfig", spec, name, f", creationTimestamp: '{day}T00:00:00Z'")
+
+
+def deployment(annotations: str) -> str:
+    metadata = f"metadata: {{labels: {{a: b}}, annotations: {{{annotations}}}}}"
+    spec = f"selector: {{matchLabels: {{a: b}}}}, template: {{{metadata}, spec: {{containers: [{{name: a, command: [x]}}]}}}}"
+    return obj("apps/v1", "Deployment", spec)
+
+
+LOCKED = obj("networking.istio.io/v1", "Sidecar", "outboundTrafficPolicy: {mode: REGISTRY_ONLY}", "locked")
+SELECTING = se(
+    "hosts: [a.b], ports: [{number: 80, name: http, protocol: HTTP}], resolution: STATIC,"
+    " workloadSelector: {labels: {app: db}}"
+)
 IN_THE_MESH = """
 apiVersion: v1
 kind: Pod
@@ -288,6 +309,39 @@ def test_the_base_has_nothing_wrong() -> None:
             [IN_THE_MESH, envoy_filter("applyTo: CLUSTER, match: {cluster: {service: revews}}, patch: {operation: REMOVE}")],
             "LTN0112 EnvoyFilter x spec.configPatches[0].match: nothing of default/web-1 is what it is for",
         ),
+        (
+            [LOCKED, obj("v1", "Pod", f"{POD}}}]", "x", ", annotations: {traffic.sidecar.istio.io/excludeOutboundPorts: '3306'}")],
+            'LTN0260 Pod x metadata.annotations["traffic.sidecar.istio.io/excludeOutboundPorts"]: only known hosts may be called from here',
+        ),
+        (
+            [LOCKED, deployment("traffic.sidecar.istio.io/excludeOutboundIPRanges: 10.0.0.0/8")],
+            'LTN0260 Deployment x spec.template.metadata.annotations["traffic.sidecar.istio.io/excludeOutboundIPRanges"]: only known hosts',
+        ),
+        ([obj("v1", "Pod", f"{POD}}}]", "x", ", annotations: {proxy.istio.io/config: 'concurrency: many'}")], "LTN0261 Pod x metadata.annotations"),
+        ([deployment("proxy.istio.io/config: 'statusPort: 1'")], 'LTN0261 Deployment x spec.template.metadata.annotations["proxy.istio.io/config"]: statusPort has no effect'),
+        ([deployment("proxy.istio.io/config: 'proxyMetadata: {LD_PRELOAD: x}'")], 'LTN0261 Deployment x spec.template.metadata.annotations["proxy.istio.io/config"]: LD_PRELOAD cannot be set for a proxy'),
+        ([proxy_config("selector: {matchLabels: {app: x}}")], "LTN0101 ProxyConfig x spec.selector: no workload has these labels"),
+        ([proxy_config("concurrency: 1", "x", "2026-02-02"), proxy_config("concurrency: 2", "old", "2026-01-01")], "LTN0262 ProxyConfig x : ProxyConfig default/old counts for the whole namespace"),
+        (
+            [proxy_config("selector: {matchLabels: {app: reviews}}", "x", "2026-02-02"), proxy_config("selector: {matchLabels: {version: v1}}", "old", "2026-01-01")],
+            "LTN0262 ProxyConfig x spec.selector: ProxyConfig default/old counts for reviews-v1",
+        ),
+        ([se("hosts: [reviews.default.svc.cluster.local], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS")], "LTN0263 ServiceEntry x spec.hosts[0]: Service default/reviews counts for this host, a Service comes before"),
+        ([tcp_entry("a.b", "10.1.2.3"), tcp_entry("b.b", "10.1.2.3", "z")], "LTN0264 ServiceEntry z spec.addresses[0]: ServiceEntry default/x (a.b) gets connections to port 3306 there: its host sorts first"),
+        ([tcp_entry("a.b", "10.1.0.0/16"), tcp_entry("b.b", "10.1.2.0/24", "z")], "LTN0264 ServiceEntry x spec.addresses[0]: ServiceEntry default/z (b.b) gets connections to port 3306 there: its range is narrower"),
+        ([tcp_entry("a.b", "10.1.2.3", protocol="HTTP"), tcp_entry("b.b", "10.1.2.3", "z")], "LTN0264 ServiceEntry x spec.addresses[0]: ServiceEntry default/z (b.b) gets connections to port 3306 there: its port is not HTTP"),
+        (
+            [SELECTING, obj("networking.istio.io/v1", "WorkloadEntry", "address: db.internal, labels: {app: db}", "named"), obj("networking.istio.io/v1", "WorkloadEntry", "address: 10.1.1.1, labels: {app: db}")],
+            "LTN0265 ServiceEntry x spec.workloadSelector: WorkloadEntry named is left out: db.internal cannot be used with this resolution",
+        ),
+        (
+            [SELECTING, obj("networking.istio.io/v1", "WorkloadEntry", "network: far, labels: {app: db}", "bare")],
+            "LTN0265 ServiceEntry x spec.workloadSelector: WorkloadEntry bare is left out: it has no address",
+        ),
+        (
+            [se("hosts: [a.b], ports: [{number: 80, name: http, protocol: HTTP}], resolution: STATIC, endpoints: [{network: far}, {address: 10.1.1.1}]")],
+            "LTN0265 ServiceEntry x spec.endpoints[0]: the endpoint is left out: it has no address",
+        ),
     ],
 )  # fmt: skip
 def test_finding(texts: list[str], expected: str) -> None:
@@ -327,6 +381,10 @@ def test_finding(texts: list[str], expected: str) -> None:
         [IN_THE_MESH, envoy_filter("applyTo: CLUSTER, match: {cluster: {service: reviews.default.svc.cluster.local}}, patch: {operation: REMOVE}")],
         [IN_THE_MESH, envoy_filter("applyTo: CLUSTER, patch: {operation: ADD, value: {name: mine}}")],
         [envoy_filter("applyTo: LISTENER, match: {listener: {name: none}}, patch: {operation: REMOVE}")],
+        [deployment("traffic.sidecar.istio.io/excludeOutboundPorts: '3306', proxy.istio.io/config: 'concurrency: 2'")],
+        [proxy_config("concurrency: 1"), proxy_config("selector: {matchLabels: {app: reviews}}", "z")],
+        [tcp_entry("a.b", "10.1.2.3"), tcp_entry("b.b", "10.1.2.4", "z")],
+        [tcp_entry("a.b", "10.1.2.3", protocol="HTTP"), tcp_entry("b.b", "10.1.2.3", "z", protocol="HTTP")],
     ],
 )  # fmt: skip
 def test_no_finding(texts: list[str]) -> None:

@@ -55,7 +55,7 @@ def said(mesh: str, name: str = "istio", namespace: str = "istio-system") -> lis
             "warning data.mesh: caCertificates[0].certSigners: it is not implemented yet",
         ),
         ("enableTracing: true", "warning data.mesh: enableTracing is not implemented yet"),
-        ("defaultConfig: {concurrency: 2}", "warning data.mesh: defaultConfig.concurrency is not implemented yet"),
+        ("defaultConfig: {statusPort: 2}", "warning data.mesh: defaultConfig.statusPort is not implemented yet"),
     ],
 )
 def test_what_is_said(mesh: str, expected: str) -> None:

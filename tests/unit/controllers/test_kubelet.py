@@ -20,8 +20,9 @@ from lateen.platform.addresses import Addresses
 from lateen.platform.controllers import documents as d
 from lateen.platform.controllers import work
 from lateen.platform.controllers.cluster import Cluster
-from lateen.platform.kubelet import POD_CANNOT_RUN, Facts, Kubelet
+from lateen.platform.kubelet import POD_CANNOT_RUN, Kubelet
 from lateen.platform.pod import ContainerState, Ended, PodSandbox, PodState, ServiceVip
+from lateen.platform.proxy import Facts
 from lateen.platform.sandbox import PodChanged, PodGone
 from lateen.platform.settings import PlatformSettings
 from tests.unit.controllers.documents import NOW
@@ -62,6 +63,10 @@ class SmallPlatform:
             del self._states[uid]
             self.made.pop(uid, None)
             self._events.put_nowait(PodGone(uid))
+
+    async def lock(self, uid: str, *, on: bool) -> None:
+        self.journal.append(f"lock {uid} {on}")
+        self.say(msgspec.structs.replace(self._states[uid], locked=on))
 
     async def services(self, services: tuple[ServiceVip, ...]) -> None:
         self.table = services

@@ -12,7 +12,8 @@ import pytest
 from joserfc.jwk import ECKey, RSAKey
 
 from lateen.model.jwt_keys import KeySource
-from lateen.security.jwks import BACKOFF_S, DEFAULT_REFRESH_S, MAX_BYTES, REFRESH_S, KeyFetcher, KeyFetchError, fetch
+from lateen.security.fetching import FetchError
+from lateen.security.jwks import BACKOFF_S, DEFAULT_REFRESH_S, MAX_BYTES, REFRESH_S, KeyFetcher, fetch
 from tests.unit.security_policies.key_server import Answer, KeyServer
 
 ONE = RSAKey.generate_key(2048, {"kid": "one"}).as_dict(private=False)
@@ -111,7 +112,7 @@ REFUSED: list[tuple[str, Answer, str]] = [
 @pytest.mark.parametrize(("answer", "reason"), [each[1:] for each in REFUSED], ids=[each[0] for each in REFUSED])
 async def test_what_gives_no_keys_is_refused_with_the_reason(server: KeyServer, answer: Answer, reason: str) -> None:
     server.answers["/keys"] = answer
-    with pytest.raises(KeyFetchError, match=reason):
+    with pytest.raises(FetchError, match=reason):
         await fetch(KeySource(f"{server.url}/keys", timeout_s=0.3 if answer.silent else 10))
 
 
@@ -128,12 +129,12 @@ async def test_what_gives_no_keys_is_refused_with_the_reason(server: KeyServer, 
     ],
 )
 async def test_addresses_that_no_key_server_has(url: str) -> None:
-    with pytest.raises(KeyFetchError, match=r"not allowed|not an address"):
+    with pytest.raises(FetchError, match=r"not allowed|not an address"):
         await fetch(KeySource(url))
 
 
 async def test_nobody_listens() -> None:
-    with pytest.raises(KeyFetchError, match="ConnectError"):
+    with pytest.raises(FetchError, match="ConnectError"):
         await fetch(KeySource("http://127.0.0.1:1/keys"))
 
 
