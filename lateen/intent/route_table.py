@@ -179,6 +179,11 @@ def whole_hosts(q: Q, client: Client, table: str) -> tuple[ServiceHost, ...]:
     return tuple(found)
 
 
+def locked(q: Q, client: Client) -> bool:
+    """True when a client may call known hosts only: what nobody knows goes nowhere, or to a proxy that is named."""
+    return q(unknown_cluster, client) != PASSTHROUGH
+
+
 def unknown_cluster(q: Q, client: Client) -> str:
     """The cluster of traffic that nobody knows: the egress proxy of the client's Sidecar, PASSTHROUGH or BLACK_HOLE.
     The Sidecar decides it, or without a word from it the mesh."""

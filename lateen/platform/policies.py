@@ -15,7 +15,7 @@ from lateen.api.mesh.check import is_mesh_config
 from lateen.api.objects import transaction
 from lateen.api.struct import Json
 from lateen.engine import Graph
-from lateen.intent.route_table import passes_unknown
+from lateen.intent.route_table import locked
 from lateen.model.proxy_config import ANNOTATION, ProxySettings, proxy_settings
 from lateen.model.visibility import client_of
 from lateen.model.workloads import Labels
@@ -38,7 +38,7 @@ class Policies:
 
     def locked(self, pod: Json) -> bool:
         """True when the Pod may call known hosts only, so nothing but its proxy opens connections that leave it."""
-        return not self._graph.pull(passes_unknown, self._graph.pull(client_of, d.namespace(pod), _labels(pod), False))
+        return self._graph.pull(locked, self._graph.pull(client_of, d.namespace(pod), _labels(pod), False))
 
     def proxy(self, pod: Json) -> ProxySettings:
         """The settings of the Pod's proxy."""

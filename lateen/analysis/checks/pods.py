@@ -15,7 +15,7 @@ from lateen.api.mesh.check import PROXY_FIELDS
 from lateen.api.problems import at
 from lateen.api.struct import Object, ObjectMeta
 from lateen.engine import Q
-from lateen.intent.route_table import passes_unknown
+from lateen.intent.route_table import locked
 from lateen.lib.findings import Level
 from lateen.model.proxy_config import ANNOTATION, annotated
 from lateen.model.visibility import client_of
@@ -74,8 +74,8 @@ def _around_a_lock(q: Q, look: Look) -> Iterator[Said]:
     Remove the annotation, and name what is called in a ServiceEntry.
     """
     namespace, base, metadata, _ = look
-    locked = not q(passes_unknown, q(client_of, namespace, key(metadata.labels), False))
-    for name in _EXCLUSIONS if locked else ():
+    client = q(client_of, namespace, key(metadata.labels), False)
+    for name in _EXCLUSIONS if q(locked, client) else ():
         if metadata.annotations.get(name):
             place = base.removesuffix("spec") + at("metadata", "annotations", name)
             remedy = "remove it, and name what is called in a ServiceEntry"
