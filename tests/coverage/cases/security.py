@@ -13,7 +13,8 @@ import yaml
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-from lateen.security.jwks import KeyFetchError, fetch
+from lateen.security.fetching import FetchError
+from lateen.security.jwks import fetch
 from tests.coverage.case import Case, Json, Probe, Refusal
 from tests.lab.client import Answer, ask, outside
 from tests.lab.lab import Lab
@@ -190,7 +191,7 @@ def _tokens() -> Iterator[Case]:
 def _by_provider(lab: Lab) -> int:
     """The status of a request with a token of the lab's identity provider, once the keys wanted were fetched."""
     for source in lab.sidecar.key_sources():
-        with contextlib.suppress(KeyFetchError):
+        with contextlib.suppress(FetchError):
             lab.sidecar.put_keys([(source, asyncio.run(fetch(source)).keys)])
     token = lab.provider.token(iss="https://idp.test")
     return _called(lab, headers={"authorization": f"Bearer {token}"}).status
