@@ -50,6 +50,7 @@ CHECKS: tuple[Check, ...] = (
     peer_authentication.several_policies,
     service.selects_nothing,
     service.unknown_target_port,
+    service.unknown_distribution,
     service.port_name_says_nothing,
     *service_entry.CHECKS,
     *proxy_config.CHECKS,

@@ -10,6 +10,7 @@ from lateen.api.core.service import Service
 from lateen.api.problems import at
 from lateen.engine import Q
 from lateen.lib.findings import Level
+from lateen.model.distribution import ANNOTATION, KNOWN
 from lateen.model.protocols import Protocol, port_protocol
 
 
@@ -43,6 +44,20 @@ def unknown_target_port(q: Q, subject: Service) -> Iterator[Said]:
             remedy = f"they have {', '.join(sorted(names)) or 'no named ports'}"
             path = at("spec", "ports", index, "targetPort")
             yield Said(path, f"no selected workload has a port named {target}", remedy)
+
+
+@check("LTN0223", Level.WARNING, "A traffic distribution that nobody knows", Service)
+def unknown_distribution(q: Q, subject: Service) -> Iterator[Said]:
+    """The annotation `networking.istio.io/traffic-distribution` of a Service has a value that means nothing, so all
+    endpoints are alike.
+
+        annotations: {networking.istio.io/traffic-distribution: PreferNear}
+
+    Use `PreferSameZone` or `PreferSameNode`, or the field `spec.trafficDistribution`, which counts before it.
+    """
+    said = subject.metadata.annotations.get(ANNOTATION)
+    if said is not None and subject.spec.traffic_distribution is None and said.lower() not in KNOWN:
+        yield Said(at("metadata", "annotations", ANNOTATION), f'"{said[:40]}" means nothing', "use PreferSameZone")
 
 
 @check("IST0118", Level.INFO, "The name of a port does not say its protocol", Service)

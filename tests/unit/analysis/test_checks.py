@@ -246,6 +246,10 @@ def test_the_base_has_nothing_wrong() -> None:
             "IST0111 Sidecar x : other is for the whole namespace default too",
         ),
         (
+            [obj("v1", "Service", "selector: {app: reviews}, ports: [{name: http, port: 80}]", "x", ", annotations: {networking.istio.io/traffic-distribution: Near}")],
+            'LTN0223 Service x metadata.annotations["networking.istio.io/traffic-distribution"]: "Near" means nothing (use PreferSameZone)',
+        ),
+        (
             [obj("networking.istio.io/v1", "Sidecar", "ingress: [{port: {number: 9443, protocol: HTTPS}, tls: {mode: SIMPLE, serverCertificate: /a, privateKey: /b}}]")],
             "LTN0220 Sidecar x spec.ingress[0].tls: port 9443 of reviews-v1 takes mutual TLS of the mesh, so this TLS is not ended"
             " (a PeerAuthentication with portLevelMtls: {9443: {mode: DISABLE}})",

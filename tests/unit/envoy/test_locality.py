@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from lateen.api.istio.load_balancer import Distribute, Failover
+from lateen.envoy.endpoint import endpoint_resource
 from lateen.intent.locality import Preference, Whereabouts, by_preference
+from lateen.intent.scope import ProxyKind, Scope
+from lateen.lib.ids import OWN_CLUSTER
 from lateen.model.endpoints import Endpoint
 from lateen.model.workloads import Locality, parse_locality
+from tests.configuration import graph_of
 
 PLACES = ("eu/eu-1/a", "eu/eu-1/b", "eu/eu-2/a", "us/us-1/a", "asia/as-1/a")
 ENDPOINTS = tuple(
@@ -70,3 +75,44 @@ def test_zones_of_the_own_region_are_alike_and_come_first() -> None:
     assert _priorities(ordered) == {"eu/eu-1/a": 0, "eu/eu-2": 0, "asia/as-1": 1, "us/us-1": 2}
     labelled = Preference(zones=6, labels=("version=us",))
     assert _priorities(labelled) == {"eu/eu-1/a": 0, "eu/eu-2": 0, "us/us-1": 1, "asia/as-1": 2}
+
+
+def _pod(name: str, address: str, locality: str, app: str = "shop") -> str:
+    return f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: default, labels: {{app: {app}, topology.istio.io/locality: {locality}}}}}
+spec: {{containers: [{{name: it}}]}}
+status: {{podIP: {address}, conditions: [{{type: Ready, status: "True"}}]}}
+---"""
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_a_proxy_belongs_to_a_cluster_of_its_like(served: bool) -> None:
+    """The endpoints of the Service before it, or the Pods with its labels; its own zone by the name of its place."""
+    service = """
+apiVersion: v1
+kind: Service
+metadata: {name: shop, namespace: default}
+spec: {selector: {app: shop}, ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+addressType: IPv4
+metadata: {name: shop-1, namespace: default, labels: {kubernetes.io/service-name: shop}}
+endpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: a, namespace: default}}]
+ports: [{name: http, port: 80}]
+---"""
+    pods = _pod("a", "10.0.0.1", "eu.a.x") + _pod("b", "10.0.0.2", "eu.b.y") + _pod("c", "10.0.0.3", "eu.a", "else")
+    graph = graph_of(pods, service if served else "")
+    scope = Scope(ProxyKind.SIDECAR, "default", (("app", "shop"),), locality=Locality("eu", "a", "z"))
+    made = graph.pull(endpoint_resource, scope, OWN_CLUSTER)
+    assert made is not None
+    found = {
+        (each.locality.zone, each.locality.sub_zone): [
+            one.endpoint.address.socket_address.address for one in each.lb_endpoints
+        ]
+        for each in ClusterLoadAssignment.FromString(made.body).endpoints
+    }
+    assert found == ({("a", "z"): ["10.0.0.1"]} if served else {("a", "z"): ["10.0.0.1"], ("b", ""): ["10.0.0.2"]})
+    assert graph.pull(endpoint_resource, Scope(ProxyKind.ROUTER, "edge"), OWN_CLUSTER) is not None, "never unanswered"
