@@ -12,15 +12,17 @@ from typing import Any, Final, cast
 import structlog
 
 from lateen.api.struct import Json, list_at, map_at
+from lateen.apiserver.deletion import Cleaned
 from lateen.apiserver.errors import ApiError
 from lateen.apiserver.expressions import ExpressionError, compiled
-from lateen.apiserver.operations import PutStatus
+from lateen.apiserver.operations import Operation, PutStatus
 from lateen.apiserver.resources import DEFINITIONS, Resources
 from lateen.apiserver.rows import Change
 from lateen.apiserver.rules import RULES
 from lateen.apiserver.store import Store
 from lateen.apiserver.structural import CODE, faults_of
 from lateen.lib.findings import Finding, Level
+from lateen.lib.ids import Ref
 
 _TYPES: Final = ("array", "boolean", "integer", "number", "object", "string")
 _KEYWORDS: Final = frozenset(
@@ -153,12 +155,14 @@ def _inner_faults(own: Json, place: str) -> Iterator[tuple[str, str]]:
 
 
 class Establisher:
-    """Writes the status of definitions that are served. A subscriber of the store; `run` does the writing."""
+    """Writes the status of definitions that are served, and ends those whose objects are gone. A subscriber of the
+    store; `run` does the writing."""
 
     def __init__(self, store: Store) -> None:
 
         self._store = store
-        self._todo: asyncio.Queue[Json] = asyncio.Queue()
+        self._todo: asyncio.Queue[Operation] = asyncio.Queue()
+        self._leaving: dict[Ref, tuple[str, str]] = {}
         for row in store.list(DEFINITIONS):
             self._look(row.decode())
         store.subscribe(self)
@@ -166,22 +170,32 @@ class Establisher:
     def __call__(self, changes: Sequence[Change]) -> None:
         """Takes note of what a commit changed."""
         for each in changes:
-            if each.row.ref.collection == DEFINITIONS and each.after is not None:
-                self._look(each.after.decode())
+            if each.row.ref.collection == DEFINITIONS:
+                self._leaving.pop(each.row.ref, None)
+                if each.after is not None:
+                    self._look(each.after.decode())
+        for ref, collection in self._leaving.items():
+            if not self._store.members(collection):
+                self._todo.put_nowait(Cleaned(ref))
 
     async def run(self) -> None:
         """Writes until cancelled."""
         while True:
-            document = await self._todo.get()
+            operation = await self._todo.get()
             try:
-                await self._store.write([PutStatus(document)], author="lateen")
+                await self._store.write([operation], author="lateen")
             except ApiError as error:  # it changed, and is in the queue again, or is gone
-                _log.debug("status of a definition not written", name=document["metadata"]["name"], error=str(error))
+                _log.debug("definition not written", error=str(error))
 
     def _look(self, document: Json) -> None:
+        if document["metadata"].get("deletionTimestamp"):
+            spec = document["spec"]
+            ref = Ref(*DEFINITIONS, "", document["metadata"]["name"])
+            self._leaving[ref] = (spec["group"], spec["names"]["kind"])
+            return
         status = _status(document)
         if status != document.get("status"):
-            self._todo.put_nowait({**document, "status": status})
+            self._todo.put_nowait(PutStatus({**document, "status": status}))
 
 
 def _status(document: Json) -> Json:

@@ -26,6 +26,9 @@ FOREGROUND: Final = "foregroundDeletion"
 """The finalizer of an object that waits for what it owns."""
 
 _DEFAULT_GRACE_S: Final = 30
+CLEANUP: Final = "customresourcecleanup.apiextensions.k8s.io"
+"""The finalizer of a definition whose objects are on their way out."""
+_DEFINITION: Final = ("apiextensions.k8s.io", "CustomResourceDefinition")
 _NAMESPACE: Final = ("", "Namespace")
 _POD: Final = ("", "Pod")
 
@@ -49,7 +52,24 @@ class Delete(msgspec.Struct, frozen=True):
         check_preconditions(row, {"metadata": wanted})
         if self.ref.collection == _NAMESPACE:
             return self._namespace(tx, row)
+        if self.ref.collection == _DEFINITION:
+            return self._definition(tx, row)
         return end(tx, row, self.grace_s, self.propagation)
+
+    def _definition(self, tx: Transaction, row: Row) -> Row | None:
+        """A CustomResourceDefinition takes along the objects of its kind; it stays until the last of them is gone."""
+        spec: Json = msgspec.json.decode(row.body)["spec"]
+        collection = (spec["group"], spec["names"]["kind"])
+        if not row.deleting:
+            finalizers = [*metadata_of(row).get("finalizers", ()), CLEANUP]
+            row = tx.put(_with_metadata(_marked(row, tx.now, 0), finalizers=finalizers))
+        for ref in [each.ref for each in tx.rows() if each.ref.collection == collection]:
+            still = tx.row(ref)
+            if still is not None:
+                end(tx, still)
+        if any(each.ref.collection == collection for each in tx.rows()):
+            return tx.row(row.ref)
+        return end_definition(tx, row)
 
     def _namespace(self, tx: Transaction, row: Row) -> Row | None:
         if row.ref.name in ALWAYS_THERE:
@@ -64,6 +84,15 @@ class Delete(msgspec.Struct, frozen=True):
                 end(tx, still, self.grace_s)
         _end_namespace(tx, row.ref.name)
         return tx.row(row.ref)
+
+
+def end_definition(tx: Transaction, row: Row) -> Row | None:
+    """Ends a definition without objects, as far as its other finalizers allow."""
+    rest = [each for each in metadata_of(row).get("finalizers", ()) if each != CLEANUP]
+    if rest:
+        return tx.put(_with_metadata(row, finalizers=rest))
+    remove(tx, row)
+    return None
 
 
 def end(tx: Transaction, row: Row, grace_s: int | None = None, propagation: Propagation = "Background") -> Row | None:
@@ -169,3 +198,13 @@ def _with(row: Row, metadata: Json) -> Row:
         owners=facts.owners,
         deleting=facts.deleting,
     )
+
+
+class Cleaned(msgspec.Struct, frozen=True):
+    """Says that a definition on its way out has no objects any more."""
+
+    ref: Ref
+
+    def run(self, tx: Transaction) -> Row | None:
+        row = existing(tx, self.ref)
+        return end_definition(tx, row) if row.deleting else row

@@ -94,14 +94,14 @@ class Resources:
 
     def __call__(self, changes: Sequence[Change]) -> None:
         """Takes over what a commit changed."""
-        definitions = [each for each in changes if each.row.ref.collection == DEFINITIONS]
-        if not definitions:
+        latest = {each.row.ref: each for each in changes if each.row.ref.collection == DEFINITIONS}
+        if not latest:
             return
-        for each in definitions:
+        for each in latest.values():
             if each.after is None:
                 gone = custom(each.row.decode())
                 self._custom.pop(gone.collection, None)
-        self._take([each.after for each in definitions if each.after is not None])
+        self._take([each.after for each in latest.values() if each.after is not None])
 
     def all(self) -> Iterator[Resource]:
         """Every resource."""
