@@ -43,17 +43,18 @@ def main(modules: Path) -> None:
         package = re.search(r"^package ([\w.]+);", text, re.M)
         if package is None or "/vendor/" in str(proto):
             continue
-        always = _always(proto.parent)
+        unset, inline = _of_structs(proto.parent)
         for name, body in MESSAGE.findall(text):
             full = f"{package[1]}.{name}"
             fields: dict[int, list[object]] = {}
             for label, kind, field, number in FIELD.findall(re.sub(r"//.*", "", body)):
                 entry = re.match(r"map<\s*\w+\s*,\s*([\w.]+)>", kind)
                 shape = "map" if entry else "list" if label == "repeated" else ""
+                shape = "inline" if (name, int(number)) in inline else shape
                 kind = entry[1] if entry else kind
                 if kind[0].isupper():
                     kind = f"{package[1]}.{kind}"
-                fields[int(number)] = [field, kind.lstrip("."), shape, int((name, int(number)) in always)]
+                fields[int(number)] = [field, kind.lstrip("."), shape, int((name, int(number)) in unset)]
             messages[full] = fields
     kept: dict[str, dict[int, list[object]]] = {}
     kinds: dict[str, str] = {}
@@ -67,15 +68,19 @@ def main(modules: Path) -> None:
     target.write_text(json.dumps(content, separators=(",", ":")).replace('},"', '},\n"') + "\n")
 
 
-def _always(directory: Path) -> set[tuple[str, int]]:
-    """Struct and number of fields whose zero is left out of JSON because it means unset."""
-    found: set[tuple[str, int]] = set()
+def _of_structs(directory: Path) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:
+    """Struct and number of fields whose zero is left out of JSON because it means unset, and of those whose own fields
+    stand in their place."""
+    unset: set[tuple[str, int]] = set()
+    inline: set[tuple[str, int]] = set()
     for source in directory.glob("*.go"):
         for name, body in STRUCT.findall(source.read_text()):
             for pointer, tag, number in GO_FIELD.findall(body):
                 if not pointer and ("omitempty" in tag or "omitzero" in tag):
-                    found.add((name, int(number)))
-    return found
+                    unset.add((name, int(number)))
+                if not tag.partition(",")[0]:
+                    inline.add((name, int(number)))
+    return unset, inline
 
 
 def _package(messages: dict[str, dict[int, list[object]]], place: str) -> str:

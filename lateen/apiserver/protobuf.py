@@ -27,7 +27,7 @@ _MAGIC: Final = b"k8s\x00"
 _DEPTH: Final = 100
 
 _Field = tuple[str, str, str, int]
-"""Name, type, shape (`list`, `map` or empty), and 1 when a zero means unset."""
+"""Name, type, shape (`list`, `map`, `inline`: its fields stand in its place, or empty), 1 when a zero means unset."""
 
 
 class _Table(msgspec.Struct, frozen=True):
@@ -88,6 +88,9 @@ def _message(name: str, content: bytes, depth: int) -> Json:
             found.setdefault(label, []).extend(_packed(kind, value, depth))
             continue
         decoded = _value(kind, value, depth)
+        if shape == "inline":
+            found |= decoded
+            continue
         if decoded is None or (zero_is_unset and not decoded):
             continue
         found[label] = decoded

@@ -1,4 +1,4 @@
-"""ReplicaSets, StatefulSets, DaemonSets and CronJobs: which Pods and Jobs there are, in which order they come and go."""
+"""ReplicaSets, StatefulSets, DaemonSets and CronJobs: which Pods and Jobs there are, and in which order."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def names(mesh: Mesh) -> list[str]:
 def step(mesh: Mesh, kind: str) -> None:
     reconcile = {"ReplicaSet": sets.replica_set, "StatefulSet": sets.stateful_set, "DaemonSet": sets.daemon_set}[kind]
     mesh.perform(reconcile(mesh.all(kind)[0], mesh.pods, NOW))
+    mesh.gone()
 
 
 def test_a_replica_set_keeps_its_number() -> None:
