@@ -191,8 +191,8 @@ class Store:
             return future.done()
         finally:
             waiting.discard(future)
-            if not waiting:
-                self._waiting.pop(key, None)
+            if not waiting and self._waiting.get(key) is waiting:  # who was faster may wait in a new set already
+                del self._waiting[key]
 
     # -- the writer's thread ---------------------------------------------------------------------------
 

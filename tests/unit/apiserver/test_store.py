@@ -382,3 +382,24 @@ async def test_kill_9_under_load_loses_nothing_that_was_acknowledged(tmp_path: P
     assert len(set(revisions)) == len(revisions)
     assert store.revision >= max(revisions)
     await store.close()
+
+
+async def test_nobody_who_follows_a_kind_misses_a_change_that_others_follow_too(store: Store) -> None:
+    heard: list[list[str]] = [[], [], []]
+
+    async def follow(number: int) -> None:
+        async for changes in store.changes(("", "ConfigMap"), since=store.revision):
+            heard[number] += [change.row.ref.name for change in changes]
+
+    followers = [asyncio.create_task(follow(number)) for number in range(3)]
+    await asyncio.sleep(0)
+    names = [f"c{number}" for number in range(5)]
+    for name in names:
+        await one(store, Create(config_map(name)))
+        async with asyncio.timeout(10):
+            while any(name not in each for each in heard):
+                await asyncio.sleep(0.005)
+    for each in followers:
+        each.cancel()
+    await asyncio.gather(*followers, return_exceptions=True)
+    assert heard == [names] * 3
