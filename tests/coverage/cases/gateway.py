@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
 from tests.coverage.case import REFUSED, Case, Json, Probe, Refusal, new
-from tests.lab.client import ask, exchange
+from tests.lab.client import TlsClient, ask, exchange
 from tests.lab.lab import Lab
 
 KIND = "Gateway"
@@ -60,46 +58,8 @@ def plain(lab: Lab) -> str | int:
     return answer.server if answer.status == 200 else answer.status
 
 
-def handshake(part: str, client: str = "", sni: str = "shop.test") -> Probe:
-    """What comes of a handshake by a client with that certificate: the server's `names`, the `cipher`, or who
-    answers (`server`); 0 when it fails."""
-
-    def probe(lab: Lab) -> Any:
-        context = lab.certificates.client_context(client)
-        if part == "cipher":  # what a client likes best is not the same everywhere
-            context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305")
-        try:
-            with lab.connect("gateway", 8443, tls=context, sni=sni) as one:
-                assert isinstance(one, ssl.SSLSocket)
-                if part == "cipher":
-                    return (one.cipher() or ("",))[0]
-                names = [str(value) for _, value in (one.getpeercert() or {}).get("subjectAltName", ())]
-                one.sendall(b"GET / HTTP/1.1\r\nhost: shop.test\r\n\r\n")
-                head = one.recv(65536)
-                if not head:
-                    return 0
-                return ",".join(names) if part == "names" else head.partition(b"x-server: ")[2].partition(b"\r")[0]
-        except OSError:
-            return 0
-
-    return probe
-
-
-def versions(lab: Lab) -> tuple[str, ...]:
-    """The versions of TLS that a client which speaks all of them gets through with."""
-    found: list[str] = []
-    for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-        context = lab.certificates.client_context()
-        context.set_ciphers("ALL:@SECLEVEL=0")
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-            context.minimum_version = context.maximum_version = version
-        try:
-            with lab.connect("gateway", 8443, tls=context, sni="shop.test") as one:
-                assert isinstance(one, ssl.SSLSocket)
-                found.append(one.version() or "")
-        except OSError:
-            continue
-    return tuple(found)
+CLIENT = TlsClient("gateway", 8443, "shop.test")
+handshake, versions = CLIENT.handshake, CLIENT.versions
 
 
 def lines(lab: Lab) -> Json:
@@ -139,7 +99,7 @@ def _ports() -> Iterator[Case]:
     yield case("servers[0].port.protocol", gateway(server("HTTP")), "GRPC-WEB", _translated, False, True)
     edge: Json = {"mode": "SIMPLE", "credentialName": "edge"}
     https, inside = secure(**edge), handshake("server")
-    yield case("servers[0].port.protocol", https, "TLS", inside, b"ratings-v1", b"details-v1")
+    yield case("servers[0].port.protocol", https, "TLS", inside, "ratings-v1", "details-v1")
     yield case("servers[0].port.name", https, "other", _table, [1, 0], [0, 1])
     yield case("servers[0].name", http, "front", _counted, False, True)
     yield case("servers[0].tls.httpsRedirect", http, True, plain, "ratings-v1", 301)
@@ -174,9 +134,9 @@ def _modes() -> Iterator[Case]:
     place = "servers[0].tls.mode"
     edge: Json = {"credentialName": "edge"}
     server, strange = handshake("server"), handshake("server", "stranger")
-    yield case(place, secure(mode="SIMPLE", **edge), "MUTUAL", server, b"ratings-v1", 0)
-    yield case(place, secure(mode="MUTUAL", **edge), "OPTIONAL_MUTUAL", server, 0, b"ratings-v1")
-    yield case(place, secure(mode="SIMPLE", **edge), "OPTIONAL_MUTUAL", strange, b"ratings-v1", 0)
+    yield case(place, secure(mode="SIMPLE", **edge), "MUTUAL", server, "ratings-v1", 0)
+    yield case(place, secure(mode="MUTUAL", **edge), "OPTIONAL_MUTUAL", server, 0, "ratings-v1")
+    yield case(place, secure(mode="SIMPLE", **edge), "OPTIONAL_MUTUAL", strange, "ratings-v1", 0)
     names = handshake("names", "client")
     inside = "reviews,reviews.default.svc.cluster.local,outside.test,*.outside.test"
     own = "spiffe://cluster.local/ns/default/sa/default"
@@ -198,7 +158,7 @@ def _certificates() -> Iterator[Case]:
     at = "servers[0].tls"
     names, client, strange = handshake("names"), handshake("server", "client"), handshake("server", "stranger")
     shop, inside = "shop.test,*.shop.test", "reviews,reviews.default.svc.cluster.local,outside.test,*.outside.test"
-    yes = b"ratings-v1"
+    yes = "ratings-v1"
     edge: Json = {"credentialName": "edge"}
     yield case(f"{at}.credentialName", secure(mode="SIMPLE", **edge), "server", names, shop, inside)
     pair: Json = {"credentialNames": ["edge"]}
