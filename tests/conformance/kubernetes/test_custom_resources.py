@@ -86,7 +86,7 @@ async def group(api: httpx.AsyncClient) -> AsyncIterator[str]:
     path = f"{DEFINITIONS}/boxes.{name}"
     async with asyncio.timeout(DEADLINE_S):
         while True:
-            conditions = (await api.get(path)).json().get("status", {}).get("conditions", ())
+            conditions = (await api.get(path)).json().get("status", {}).get("conditions") or ()
             if any(each["type"] == "Established" and each["status"] == "True" for each in conditions):
                 break
             await asyncio.sleep(0.05)
