@@ -27,7 +27,12 @@ class Destination(Struct, frozen=True):
     subset: str | None = None
 
     def problems(self) -> Iterator[Problem]:
-        yield from rules.host("host", self.host)
+        if self.host == "*":
+            yield Problem("host", "* is no service", "name one; *.example.com may be the host of a ServiceEntry")
+        elif self.host.startswith("*"):
+            yield from rules.host_pattern("host", self.host)
+        else:
+            yield from rules.host("host", self.host)
         if self.subset:
             yield from traffic.subset("subset", self.subset)
 
