@@ -12,14 +12,14 @@ Source: https://istio.io/latest/docs/reference/config/networking/virtual-service
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from lateen.api.istio.http_match import HTTPMatchRequest
 from lateen.api.istio.http_route import Delegate, Destination, HTTPRoute
 from lateen.api.istio.stream_route import RouteDestination, TCPRoute, TLSRoute
+from lateen.api.istio.traffic_rules import ClientMatch
 from lateen.api.istio.virtual_service import VirtualService
 from lateen.api.objects import everywhere, get, ref_of, selects
 from lateen.engine import Index, Q
@@ -80,19 +80,6 @@ class LeftOut(msgspec.Struct, frozen=True):
     delegate: Ref
     number: int
     why: str
-
-
-class _SourceMatch(Protocol):
-    """What the matches of HTTP, TLS and TCP rules have in common."""
-
-    @property
-    def gateways(self) -> tuple[str, ...]: ...
-    @property
-    def port(self) -> int | None: ...
-    @property
-    def source_labels(self) -> Mapping[str, str]: ...
-    @property
-    def source_namespace(self) -> str | None: ...
 
 
 def full_gateway(said: str, owner: str) -> str:
@@ -167,7 +154,7 @@ def source_keys(q: Q, ref: Ref) -> tuple[str, ...]:
     found = get(q, VirtualService, ref.namespace, ref.name)
     if found is None:
         return ()
-    matches: list[_SourceMatch] = [match for rule in q(rules_of, ref) for match in rule.match]
+    matches: list[ClientMatch] = [match for rule in q(rules_of, ref) for match in rule.match]
     matches += [match for rule in (*found.spec.tls, *found.spec.tcp) for match in rule.match]
     return tuple(sorted({key for match in matches for key in match.source_labels}))
 
@@ -296,7 +283,7 @@ def _full_routes(q: Q, routes: tuple[RouteDestination, ...], ref: Ref) -> tuple[
     )
 
 
-def _applies(match: _SourceMatch, owner: str, who: Reader, port: int) -> bool:
+def _applies(match: ClientMatch, owner: str, who: Reader, port: int) -> bool:
     if match.port and match.port != port:
         return False
     if match.gateways and who.gateway not in _gateways(match.gateways, owner):

@@ -39,6 +39,7 @@ def test_page(page: Path, request: pytest.FixtureRequest) -> None:
     checked = 0
     before = Step("apply", "", 0)
     where: Playground | LabPage = request.getfixturevalue("playground")
+    assert where.apply("") == [], "a page begins without configuration"
     for step in steps(page):
         if step.kind == "findings":
             checked += check_findings(before, yaml.safe_load(step.text), f"{page.name}:{step.line}")

@@ -8,9 +8,9 @@ to the rules behind it.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -92,20 +92,7 @@ def covers_request(wide: HTTPMatchRequest, narrow: HTTPMatchRequest) -> bool:
     )
 
 
-class _Client(Protocol):
-    """What all matches say about who asks."""
-
-    @property
-    def gateways(self) -> tuple[str, ...]: ...
-    @property
-    def port(self) -> int | None: ...
-    @property
-    def source_labels(self) -> Mapping[str, str]: ...
-    @property
-    def source_namespace(self) -> str | None: ...
-
-
-def _covers_client(wide: _Client, narrow: _Client) -> bool:
+def _covers_client(wide: traffic.ClientMatch, narrow: traffic.ClientMatch) -> bool:
     return (
         (not wide.port or wide.port == narrow.port)
         and (not wide.source_namespace or wide.source_namespace == narrow.source_namespace)

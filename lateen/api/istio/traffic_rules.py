@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from lateen.api import rules
 from lateen.api.istio.substitutions import PLAIN, WITH_ARGUMENT
@@ -68,6 +68,19 @@ _SUBSET: Final = re.compile(r"[a-zA-Z0-9]([-_.a-zA-Z0-9]{0,251}[a-zA-Z0-9])?", r
 _STAT_PREFIX: Final = re.compile(r"[-_.a-zA-Z0-9]{1,253}", re.ASCII)
 _COMMAND: Final = re.compile(r"%%|%([A-Z][A-Z0-9_]*)(\([^)%]*\))?(?::[0-9]+)?%")
 _FORMAT: Final = re.compile(r"(?:[^%]|%%|%[A-Z][A-Z0-9_]*(?:\([^)%]*\))?(?::[0-9]+)?%)*", re.DOTALL)
+
+
+class ClientMatch(Protocol):
+    """What the matches of HTTP, TLS and TCP rules say about who asks."""
+
+    @property
+    def gateways(self) -> tuple[str, ...]: ...
+    @property
+    def port(self) -> int | None: ...
+    @property
+    def source_labels(self) -> Mapping[str, str]: ...
+    @property
+    def source_namespace(self) -> str | None: ...
 
 
 def subset(path: str, name: str) -> Iterator[Problem]:
