@@ -59,7 +59,8 @@ class _Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def _close(self) -> None:
-        self.transport.close()
+        if self.transport.get_protocol() is self:  # else it has become a WebSocket, which may be silent
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
