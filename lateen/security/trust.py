@@ -61,6 +61,7 @@ class TrustService:
         """Registers the service; before the server starts."""
         handler = grpc.stream_stream_rpc_method_handler(
             self._follow,
+            request_deserializer=bytes,
             response_serializer=trust_pb2.Trust.SerializeToString,
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(TRUST_SERVICE, {"Follow": handler}),))
