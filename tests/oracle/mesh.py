@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -35,6 +36,8 @@ OVER_HTTP: Final = 8000
 OVER_GRPC: Final = 9500
 GREETS: Final = TCP_PORTS[0]
 READY_S: Final = 15.0
+AT_ONCE: Final = 6
+"""How many connections are used at the same time."""
 _ANSWER_S: Final = 10.0
 _RBAC = "envoy.filters.http.rbac"
 _TYPE = "type.googleapis.com/envoy.extensions.filters"
@@ -86,6 +89,7 @@ class Workload:
             json.dumps(each): jwt.encode({"alg": "ES256", "kid": "one"}, {**each, "exp": now + 36000}, key)
             for each in CLAIMS
         }
+        self._threads = ThreadPoolExecutor(AT_ONCE)
         self._contexts: dict[tuple[Caller, bool], ssl.SSLContext] = {}
         try:
             self._prepare()
@@ -128,6 +132,7 @@ class Workload:
 
     def close(self) -> None:
         """Ends everything."""
+        self._threads.shutdown()
         for each in self._stop:
             each.shutdown(socket.SHUT_RDWR)
             each.close()
@@ -146,21 +151,24 @@ class Workload:
             assert time.monotonic() < deadline, "the configuration is not in use"
 
     def ask(self, requests: Sequence[Request], *, speak_first: bool = False) -> list[Answer]:
-        """The answers to some requests; those of one caller go over one connection. `speak_first`: callers of the
-        server that speaks first say something before it does; those without a certificate always do, since a port
-        that takes both waits for their first bytes."""
-        answers: dict[int, Answer] = {}
-        shared: dict[tuple[Any, ...], socket.socket] = {}
+        """The answers to some requests, several at once; those of one caller go over one connection.
+
+        `speak_first`: callers of the server that speaks first say something before it does; those without a certificate
+        always do, since a port that takes both waits for their first bytes.
+        """
+        shared: dict[tuple[Any, ...], list[int]] = {}
         for index, request in enumerate(requests):
-            if request.tcp:
-                answers[index] = self._listen(request, speak_first=speak_first)
-                continue
-            key = (request.caller, request.source, request.sni, request.port)
-            if key not in shared:
-                shared[key] = self._connect(request)
-            answers[index] = self._request(shared[key], request)
-        for each in shared.values():
-            each.close()
+            who = (request.caller, request.source, request.sni, request.port)
+            shared.setdefault((index,) if request.tcp else who, []).append(index)
+
+        def over_one(indexes: list[int]) -> list[tuple[int, Answer]]:
+            first = requests[indexes[0]]
+            if first.tcp:
+                return [(indexes[0], self._listen(first, speak_first=speak_first))]
+            with self._connect(first) as connection:
+                return [(index, self._request(connection, requests[index])) for index in indexes]
+
+        answers = dict(each for found in self._threads.map(over_one, shared.values()) for each in found)
         return [answers[index] for index in range(len(requests))]
 
     def _connect(self, request: Request) -> socket.socket:

@@ -7,6 +7,7 @@ an outcome when the answer is another one with that field alone the other way ro
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -129,7 +130,7 @@ class Comparison:
         chosen: list[tuple[Request, set[Key]]] = []
         have: set[Key] = set()
         while len(chosen) < count:
-            gains = [sum(2.0 ** -self.decided[key] for key in found - have) for _, found in rest]
+            gains = [math.fsum(2.0 ** -self.decided[key] for key in found - have) for _, found in rest]
             best = max(range(len(rest)), key=gains.__getitem__, default=-1)
             if best < 0 or not gains[best]:
                 break
