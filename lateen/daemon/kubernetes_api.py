@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute
 from lateen.api.core.service_account import ServiceAccount
 from lateen.api.objects import ref_of as ref_of_kind
 from lateen.api.struct import list_at, map_at
-from lateen.apiserver import files, protobuf, rbac
+from lateen.apiserver import expiry, files, protobuf, rbac
 from lateen.apiserver.bodies import OBJECT_BYTES, body, decoded, media_type, number
 from lateen.apiserver.credentials import account_user, by_credentials
 from lateen.apiserver.definitions import Establisher
@@ -77,6 +77,7 @@ class KubernetesApi:
         layout = self._settings.layout()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Establisher(self._store).run(), name="status of definitions")
+            tasks.create_task(expiry.run(self._store), name="end of events")
             if self._settings.api_port:
                 listener = tcp_listener("127.0.0.1", self._settings.api_port)
                 access = ApiAccess(layout.api)
