@@ -33,7 +33,9 @@ async def body(request: Request, limit_bytes: int) -> bytes:
         if size > limit_bytes:
             raise TooLargeError(f"the request is larger than {limit_bytes} bytes", remedy="send less at once")
         parts.append(part)
-    return b"".join(parts)
+    content = b"".join(parts)
+    request._body = content  # who gets the request next may read it again: `request.body()`
+    return content
 
 
 def media_type(request: Request) -> str:
