@@ -182,9 +182,9 @@ def _containers(part: str) -> Cell:
 
 
 def _ready_pod(document: Json, now: dt.datetime) -> str:
-    wanted = len(_get(document, "spec", "containers", default=()))
-    ready = sum(bool(each.get("ready")) for each in _get(document, "status", "containerStatuses", default=()))
-    return f"{ready}/{wanted}"
+    statuses = _get(document, "status", "containerStatuses", default=())
+    wanted = max(len(_get(document, "spec", "containers", default=())), len(statuses))  # the proxy has only a status
+    return f"{sum(bool(each.get('ready')) for each in statuses)}/{wanted}"
 
 
 def _pod_status(document: Json, now: dt.datetime) -> str:
