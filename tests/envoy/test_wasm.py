@@ -106,11 +106,9 @@ def test_a_module_that_fails_harms_one_request(lab: Lab, registry: Registry) -> 
 def test_one_module_that_fails_leaves_another_alone(lab: Lab, registry: Registry) -> None:
     """The same bytes in two objects are two machines."""
     url = f"http://{registry.host}/m.wasm"
-    only = {"match": [{"mode": "CLIENT", "ports": [{"number": 9080}]}]}
-    other = {"match": [{"mode": "CLIENT", "ports": [{"number": 9081}]}]}
-    lab.configure(
-        plugin(url, failStrategy="FAIL_CLOSE", **only), plugin(url, "two", failStrategy="FAIL_CLOSE", **other)
-    )
+    first, second = ([{"mode": "CLIENT", "ports": [{"number": port}]}] for port in (9080, 9081))
+    one = plugin(url, "one", failStrategy="FAIL_CLOSE", match=first)
+    lab.configure(one, plugin(url, "two", failStrategy="FAIL_CLOSE", match=second))
     assert [seen(lab, x_trap="now"), seen(lab)] == [503, 503]
     assert ask(lab, "ratings", port=9081).seen["headers"]["wasm"] == HELLO
 
