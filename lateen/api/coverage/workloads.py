@@ -24,7 +24,6 @@ MISSING: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 _FOR_PEOPLE: Final = "it is for people"
-_GIVEN_UP: Final = "Istio gave the field up"
 _CLIENTS: Final = "the client's side decides it"
 
 NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
@@ -32,9 +31,7 @@ NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
     "ProxyConfig": {"spec.image.imageType": "there are no images here: every proxy is the same program"},
     "Sidecar": {
         "spec.egress[].port.name": _FOR_PEOPLE,
-        "spec.egress[].port.targetPort": _GIVEN_UP,
         "spec.ingress[].port.name": _FOR_PEOPLE,
-        "spec.ingress[].port.targetPort": _GIVEN_UP,
         **{
             f"{pool}.http.{field}": _CLIENTS
             for pool in ("spec.inboundConnectionPool", "spec.ingress[].connectionPool")
