@@ -24,7 +24,7 @@ from lateen.apiserver.bodies import number
 from lateen.apiserver.errors import BadRequestError, GoneError, InvalidError, NotFoundError, to_status
 from lateen.apiserver.rows import Change, Row
 from lateen.apiserver.selectors import Match, selector
-from lateen.apiserver.shown import Shown, json_response
+from lateen.apiserver.shown import Lines, Shown, json_response
 from lateen.apiserver.store import Store
 from lateen.apiserver.targets import Target
 from lateen.lib.ids import Ref
@@ -40,6 +40,7 @@ class Reader:
     def __init__(self, store: Store, now: Callable[[], dt.datetime]) -> None:
         self._store = store
         self._now = now
+        self._told = Lines()
         self._snapshots: collections.OrderedDict[str, _Snapshot] = collections.OrderedDict()
 
     def get(self, request: Request, target: Target) -> Response:
@@ -111,7 +112,7 @@ class Reader:
 
     async def _lines(self, request: Request, target: Target) -> AsyncGenerator[bytes]:
         query = request.query_params
-        shown = Shown(request, target, self._now())
+        shown = Shown(request, target, self._now(), self._told)
         match = selector_of(request, target)
         since = query.get("resourceVersion", "")
         everything = truth(query.get("sendInitialEvents", ""))
@@ -131,7 +132,8 @@ class Reader:
         changes = self._store.changes(collection, start, namespace=target.namespace, idle_s=idle_s)
         yield b""
         if rows:
-            yield b"".join(shown.event(b"ADDED", row) for row in rows)
+            first = Shown(request, target, self._now())  # what is there is told once, and not kept
+            yield b"".join(first.event(b"ADDED", row) for row in rows)
         if everything and bookmarks:
             yield shown.bookmark(start, initial=True)
         try:

@@ -22,10 +22,31 @@ from lateen.apiserver.targets import Target
 _JSON: Final = ("application/json", "application/*", "*/*")
 
 
-class Shown:
-    """One request's form."""
+_LINES_KEPT: Final = 4_096
 
-    def __init__(self, request: Request, target: Target, now: dt.datetime) -> None:
+
+class Lines:
+    """Lines of watches that many watchers get alike, by what happened, revision and version: made once for all."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[bytes, int, str], bytes] = {}
+
+    def of(self, kind: bytes, row: Row, version: str) -> bytes:
+        """The line of an event; `version` empty: as stored."""
+        key = (kind, row.revision, version)
+        line = self._lines.get(key)
+        if line is None:
+            if len(self._lines) >= _LINES_KEPT:
+                self._lines.clear()
+            line = self._lines[key] = b'{"type":"' + kind + b'","object":' + row.document(version) + b"}\n"
+        return line
+
+
+class Shown:
+    """One request's form. `lines`: shared with others that watch."""
+
+    def __init__(self, request: Request, target: Target, now: dt.datetime, lines: Lines | None = None) -> None:
+        self._lines = lines
         self._target = target
         self._now = now
         self._form = _wanted(request.headers.get("accept", "*/*"))
@@ -61,6 +82,9 @@ class Shown:
 
     def event(self, kind: bytes, row: Row) -> bytes:
         """One line of a watch."""
+        if self._lines is not None and self._form == "":
+            version = self._target.api_version
+            return self._lines.of(kind, row, "" if row.api_version == version else version)
         return b'{"type":"' + kind + b'","object":' + self.object(row) + b"}\n"
 
     def bookmark(self, revision: int, *, initial: bool = False) -> bytes:
