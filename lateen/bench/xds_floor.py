@@ -57,8 +57,9 @@ async def main(address: str) -> None:
     """Serves until standard input closes."""
     floor = Floor()
     server = grpc.aio.server(options=OPTIONS)
-    handlers = {"DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(floor.stream)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    method = grpc.stream_stream_rpc_method_handler(floor.stream)  # pyright: ignore[reportUnknownVariableType] (bytes)
+    handler = grpc.method_handlers_generic_handler(SERVICE, {"DeltaAggregatedResources": method})  # pyright: ignore[reportUnknownArgumentType]
+    server.add_generic_rpc_handlers((handler,))
     server.add_insecure_port(address)
     await server.start()
     sys.stdout.write("ready\n")
