@@ -23,7 +23,7 @@ Context = grpc.aio.ServicerContext[DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
 
 class Ads:
-    """An ADS server with nothing to say, which remembers who came and how they introduced themselves."""
+    """An ADS server that has nothing of what it is asked for, and remembers who came and as what."""
 
     def __init__(self) -> None:
         self.callers: list[PeerIdentity | None] = []
@@ -47,7 +47,8 @@ class Ads:
                 self.nodes.append(request.node.id)
             if not request.response_nonce:
                 nonce += 1
-                yield DeltaDiscoveryResponse(type_url=request.type_url, nonce=str(nonce))
+                asked = [name for name in request.resource_names_subscribe if name != "*"]
+                yield DeltaDiscoveryResponse(type_url=request.type_url, nonce=str(nonce), removed_resources=asked)
 
 
 def _spec(layout: Layout, pod: dict[str, str], **changed: object) -> BootstrapSpec:
