@@ -21,7 +21,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from lateen.engine import Q
 from lateen.envoy.access_log import add_access_log
 from lateen.envoy.security_filters import add_http_security
-from lateen.envoy.sources import set_ads
+from lateen.envoy.sources import CLUSTER_TIMEOUT_S, set_ads
 from lateen.features.encoding import pack
 from lateen.features.feature import Direction
 from lateen.features.phases import http_filters
@@ -31,9 +31,6 @@ from lateen.model.mesh import access_log, path_normalization, trusted_proxies
 MANAGER = "envoy.filters.network.http_connection_manager"
 SERVER_NAME = "istio-envoy"
 ON_DEMAND = "envoy.filters.http.on_demand"
-CLUSTER_TIMEOUT_S = 5
-"""How long a request waits for a cluster that is asked for. Clusters are sent ahead of the routes to them: this is for
-one that had to be made again meanwhile."""
 
 
 def http_manager(

@@ -25,6 +25,11 @@ CA_SUFFIX = "-cacert"
 """After it: the certificate authorities that clients' certificates are checked with."""
 
 
+CLUSTER_TIMEOUT_S = 5
+"""How long a request or connection waits for a cluster that is asked for. Clusters are sent ahead of the routes to
+them, so for requests this is about one that had to be made again meanwhile."""
+
+
 def set_ads(source: ConfigSource) -> None:
     """Points at the stream the resource itself came by."""
     source.ads.SetInParent()

@@ -16,7 +16,7 @@ from lateen.api.istio.destination_rule import ConnectionPoolSettings
 from lateen.engine import Q
 from lateen.envoy.access_log import add_access_log
 from lateen.envoy.dynamic_dns import server_name_lookup
-from lateen.envoy.sources import set_ads
+from lateen.envoy.sources import CLUSTER_TIMEOUT_S, set_ads
 from lateen.envoy.tls import ALPN_TCP
 from lateen.features.dynamic_host import set_state
 from lateen.features.encoding import pack, set_seconds
@@ -31,7 +31,6 @@ TCP_PROXY = "envoy.filters.network.tcp_proxy"
 SET_FILTER_STATE = "envoy.filters.network.set_filter_state"
 EARLY_DATA_BYTES = 8192
 """How much of a client is read before the application is dialled, where its first bytes decide."""
-CLUSTER_TIMEOUT_S = 5
 NOWHERE = "BlackHoleCluster"
 _ALPN_STATE = "envoy.network.application_protocols"
 _CLUSTER_STATE = "envoy.tcp_proxy.cluster"

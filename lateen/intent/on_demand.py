@@ -22,7 +22,7 @@ from lateen.intent.route_table import (
     service_names,
     sidecar_hosts,
 )
-from lateen.model.hosts import covers, is_wildcard, service_host
+from lateen.model.hosts import covers, is_wildcard, service_host, wildcards_over
 from lateen.model.mesh import domain
 from lateen.model.services import entry_hosts, hosts_at, services_in
 from lateen.model.virtual_services import mesh_virtual_service, named_hosts
@@ -65,7 +65,7 @@ def find_host(q: Q, client: Client, port: int, name: str) -> str | None:
             return host
     if is_wildcard(name):
         return None
-    for pattern in _patterns(name):
+    for pattern in wildcards_over(name):
         if (found := q(find_host, client, port, pattern)) is not None:
             return found
     return None
@@ -111,16 +111,6 @@ def _candidates(q: Q, client: Client, name: str) -> Iterator[str]:
     elif name != inner:
         yield inner
     yield from q(hosts_at, name.removeprefix("[").removesuffix("]"))
-
-
-def _patterns(name: str) -> Iterator[str]:
-    """The wildcards that cover a name, the narrowest first."""
-    rest = name
-    while "." in rest:
-        rest = rest.partition(".")[2]
-        if rest:
-            yield f"*.{rest}"
-    yield ANY
 
 
 def _broad(q: Q, pattern: str) -> bool:

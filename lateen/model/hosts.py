@@ -10,7 +10,7 @@ Source: https://istio.io/latest/docs/reference/config/networking/virtual-service
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 DOMAIN = "cluster.local"
 """The cluster domain: services are `<name>.<namespace>.svc.<domain>`."""
@@ -48,6 +48,16 @@ def covers(pattern: str, host: str) -> bool:
         return pattern == host
     suffix = pattern[1:]
     return host[1:].endswith(suffix) if is_wildcard(host) else host.endswith(suffix) and host != suffix
+
+
+def wildcards_over(host: str) -> Iterator[str]:
+    """The wildcards that cover a name, the most specific first, `*` last."""
+    rest = host
+    while "." in rest:
+        rest = rest.partition(".")[2]
+        if rest:
+            yield f"*.{rest}"
+    yield "*"
 
 
 def overlap(first: str, second: str) -> bool:

@@ -25,7 +25,7 @@ from lateen.api.objects import everywhere, get, ref_of, selects
 from lateen.engine import Index, Q
 from lateen.lib.ids import Ref
 from lateen.model.delegates import merged
-from lateen.model.hosts import overlap, parse_service_host, resolve
+from lateen.model.hosts import overlap, parse_service_host, resolve, wildcards_over
 from lateen.model.mesh import default_virtual_service_export, domain
 from lateen.model.services import EVERYWHERE, export_to
 from lateen.model.visibility import Client, EgressListener, egress
@@ -362,11 +362,7 @@ def _mesh_bindings(q: Q) -> tuple[Binding, ...]:
 def _patterns(host: str) -> Iterator[str]:
     """The host and the wildcards that cover it, the most specific first."""
     yield host
-    rest = host
-    while "." in rest:
-        rest = rest.partition(".")[2]
-        yield f"*.{rest}"
-    yield "*"
+    yield from wildcards_over(host)
 
 
 _SHORT = "/short"

@@ -1,7 +1,7 @@
 """The parts a route table is joined from can come on demand: one virtual host as a resource of its own (VHDS).
 
-Nothing of lateen asks for this yet; the test holds the shape of tables to what on-demand discovery needs: routes
-encoded apart from names, no `*` among the services, all names of a virtual host known from the table.
+With a server of its own the test holds the shape of tables to what on-demand discovery needs: routes encoded apart
+from names, no `*` among the services, all names of a virtual host known from the table.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from joserfc.jwk import OctKey
 from lateen.security.fetching import FetchError
 from lateen.security.jwks import fetch
 from tests.coverage.case import Case, Json, Probe, Refusal
+from tests.coverage.cases.extensions import GATEWAY as EDGE
 from tests.lab.client import Answer, ask, outside
 from tests.lab.lab import Lab
 
@@ -28,23 +29,6 @@ apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: mesh, namespace: istio-system}
 spec: {mtls: {mode: STRICT}}
----
-"""
-EDGE = """
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {name: edge, namespace: istio-system}
-spec:
-  selector: {istio: ingressgateway}
-  servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: ["*"]}]
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: edge, namespace: istio-system}
-spec:
-  hosts: ["shop.test"]
-  gateways: [edge]
-  http: [{route: [{destination: {host: ratings.default.svc.cluster.local, port: {number: 9080}}}]}]
 ---
 """
 MATCHING: Json = {"matchLabels": {"app": "app"}}
