@@ -14,7 +14,7 @@ live.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -105,11 +105,26 @@ class Court:
                 self._say(stream, entry, version, error, (), only_this_proxy=True)
             return
         suspects = self._catalogue.suspects(entry)
-        verdict = (
-            dict.fromkeys(suspects, error) if len(suspects) < 2 else await self._try(entry, stream, version, suspects)
-        )
-        if verdict is None:
+        if len(suspects) < 2:
+            await self._sentence(entry, stream, version, error, dict.fromkeys(suspects, error))
             return
+        verdict = None
+        try:
+            verdict = await self._try(entry, stream, version, suspects)
+            if verdict is not None:
+                await self._sentence(entry, stream, version, error, verdict)
+        finally:
+            self._pump.job(self._tried(stream, entry, verdict or {}))
+
+    def _tried(self, stream: Stream, entry: Entry, verdict: Iterable[Ref]) -> Iterator[None]:
+        """Ends the trials when the verdict is in force: what the client took in them is not taken back in between."""
+        while any(self._pump.waiting(each) for each in verdict):
+            yield
+        stream.tried(entry)
+
+    async def _sentence(
+        self, entry: Entry, stream: Stream, version: str, error: str, verdict: Mapping[Ref, str]
+    ) -> None:
         self._say(stream, entry, version, error, tuple(sorted(verdict)), only_this_proxy=False)
         if self._quarantine is not None:
             for ref, reason in sorted(verdict.items()):

@@ -227,10 +227,8 @@ class Stream:
             name = None if offer.trial else subscription.alone_refused(offer)
             if name is not None and (entry := entries.get(name)) is not None:
                 self._events.refused(self, entry, offer.sent[name], request.error)
-        if offer.trial and (trial := self._trials.pop(index, None)) is not None:
-            subscription.dirty.add(trial.resource.name)
-            if not trial.answer.done():
-                trial.answer.set_result(request.error or "")
+        if offer.trial and (trial := self._trials.pop(index, None)) is not None and not trial.answer.done():
+            trial.answer.set_result(request.error or "")
 
     # -- what changes ---------------------------------------------------------------------------------------
 
@@ -360,7 +358,7 @@ class Stream:
 
     def try_out(self, entry: Entry, resource: Resource) -> asyncio.Future[str]:
         """Offers another content of an entry to this client alone. The answer is what it has against it; it is
-        cancelled when the client goes."""
+        cancelled when the client goes. What the client took stays with it until `tried`."""
         trial = Trial(resource, asyncio.get_running_loop().create_future())
         if self._closed:
             trial.answer.cancel()
@@ -368,6 +366,12 @@ class Stream:
             self._trials[entry.type_index] = trial
             self._events.ready(self)
         return trial.answer
+
+    def tried(self, entry: Entry) -> None:
+        """No more contents of that entry are tried out: the client gets what all others get."""
+        if (subscription := self.subscriptions.get(entry.type_index)) is not None and not self._closed:
+            subscription.dirty.add(entry.name)
+            self._events.ready(self)
 
     def waits_for(self, entry: Entry, version: str) -> bool:
         """True when this client has been sent that version of an entry and has not answered."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import grpc
 import grpc.aio
 import msgspec
 import pytest
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
 from lateen.engine import Graph, Q, Transaction
@@ -255,6 +257,29 @@ async def test_one_that_connects_later_gets_what_was_accepted_last(world: World,
     await first.accept(await first.hear())  # the other one alone
     await eventually(lambda: bool(world.held), "a verdict")
     assert world.held == {toy_ref("Host", "b"): "b is bad"}
+
+
+async def test_what_was_taken_in_a_trial_is_not_taken_back(world: World, channel: grpc.aio.Channel) -> None:
+    first = Talk(channel)
+    world.put(Toy("Host", "first"))
+    await first.subscribe(ROUTE, TABLE)
+    accepted = await first.hear()
+    await first.accept(accepted)
+    await eventually(lambda: world.server.proxies()[0].acked_revision == 1, "acked")
+    world.put(*[Toy("Host", name) for name in "abcdefgh"])
+    taken = [{"first"}]
+    while taken[-1] != {"first", *"abcdefh"}:
+        response = await first.hear()
+        table = RouteConfiguration.FromString(response.resources[0].resource.value)
+        hosts = {each.name for each in table.virtual_hosts}
+        if "g" in hosts:
+            await first.refuse(response, "no")
+        else:
+            taken.append(hosts)
+            await first.accept(response)
+    assert all(before < after for before, after in pairwise(taken)), taken
+    await eventually(lambda: bool(world.held), "a verdict")
+    assert world.held == {toy_ref("Host", "g"): "no"}
 
 
 async def test_a_query_that_fails_leaves_clients_what_they_have(directory: Path) -> None:
