@@ -17,7 +17,6 @@ import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from random import uniform
 from typing import Final
 
 import httpcore
@@ -29,13 +28,13 @@ from lateen.lib.keysets import encoded, usable_keys
 from lateen.model.jwt_keys import KeySource
 from lateen.security.fetching import FetchError, get, pool
 from lateen.security.files import write_secret
+from lateen.security.following import Following, backoff_s
 
 MAX_BYTES: Final = 1 << 20
 REFRESH_S: Final = (30.0, 1200.0)
 """The shortest and the longest time between two fetches of a good source."""
 DEFAULT_REFRESH_S: Final = 300.0
 """The time between two fetches when the server says nothing."""
-BACKOFF_S: Final = (1.0, 300.0)
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
 _JSON: Final = {"accept": "application/json"}
 
@@ -73,9 +72,7 @@ class KeyFetcher:
         self._wait = wait
         self._roots = roots
         self._known = self._load()
-        self._tasks: dict[KeySource, asyncio.Task[None]] = {}
-        self._wanted: frozenset[KeySource] = frozenset()
-        self._changed = asyncio.Event()
+        self._following = Following(self._follow, lambda _: None)
 
     @property
     def known(self) -> dict[KeySource, str]:
@@ -84,19 +81,11 @@ class KeyFetcher:
 
     def want(self, sources: Iterable[KeySource]) -> None:
         """Says which sources are needed from now on."""
-        self._wanted = frozenset(sources)
-        self._changed.set()
+        self._following.want(sources)
 
     async def run(self) -> None:
         """Fetches until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            while True:
-                for source in self._tasks.keys() - self._wanted:
-                    self._tasks.pop(source).cancel()
-                for source in self._wanted - self._tasks.keys():
-                    self._tasks[source] = group.create_task(self._follow(source), name=f"keys of {source.url}")
-                await self._changed.wait()
-                self._changed.clear()
+        await self._following.run()
 
     async def _follow(self, source: KeySource) -> None:
         failures = 0
@@ -108,8 +97,7 @@ class KeyFetcher:
                     _log.warning("keys not fetched", source=source.url, reason=str(error), kept=source in self._known)
                 self.failed += 1
                 failures += 1
-                shortest, longest = BACKOFF_S
-                delay_s = min(longest, shortest * 2 ** (failures - 1)) * uniform(0.75, 1.25)  # noqa: S311 (jitter)
+                delay_s = backoff_s(failures)
             else:
                 if failures:
                     _log.info("keys fetched again", source=source.url)

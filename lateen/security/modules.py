@@ -16,7 +16,6 @@ import ssl
 import stat
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from random import uniform
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -28,12 +27,12 @@ from lateen.lib.secrets import Masked
 from lateen.model.extensions import Module, ModuleSource
 from lateen.security.fetching import FetchError, get, pool, shown
 from lateen.security.files import write_secret
+from lateen.security.following import Following, backoff_s
 from lateen.security.oci import login_for, pull
 
 MAX_BYTES: Final = 32 << 20
 TIMEOUT_S: Final = 30.0
 REFRESH_S: Final = 60.0
-BACKOFF_S: Final = (1.0, 300.0)
 HEAD: Final = b"\0asm\1\0\0\0"
 """How every module begins: its magic number and version."""
 
@@ -63,26 +62,15 @@ class ModuleFetcher:
         self._cache = cache
         self._wait = wait
         self._roots = roots
-        self._tasks: dict[ModuleSource, asyncio.Task[None]] = {}
-        self._wanted: frozenset[ModuleSource] = frozenset()
-        self._changed = asyncio.Event()
+        self._following = Following(self._follow, self._forget)
 
     def want(self, sources: Iterable[ModuleSource]) -> None:
         """Says which sources are needed from now on."""
-        self._wanted = frozenset(sources)
-        self._changed.set()
+        self._following.want(sources)
 
     async def run(self) -> None:
         """Fetches until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            while True:
-                for source in self._tasks.keys() - self._wanted:
-                    self._tasks.pop(source).cancel()
-                    self._forget(source)
-                for source in self._wanted - self._tasks.keys():
-                    self._tasks[source] = group.create_task(self._follow(source), name=f"module {source.url}")
-                await self._changed.wait()
-                self._changed.clear()
+        await self._following.run()
 
     async def _follow(self, source: ModuleSource) -> None:
         known = self._kept(source)
@@ -100,8 +88,7 @@ class ModuleFetcher:
                     _log.warning("module not fetched", source=shown(source.url), reason=str(error))
                     if known is None:
                         self._publish(source, Module(problem=str(error)))
-                shortest, longest = BACKOFF_S
-                delay_s = min(longest, shortest * 2 ** (failures - 1)) * uniform(0.75, 1.25)  # noqa: S311 (jitter)
+                delay_s = backoff_s(failures)
             else:
                 failures = 0
                 self.fetched += 1

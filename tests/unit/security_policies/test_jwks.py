@@ -13,7 +13,8 @@ from joserfc.jwk import ECKey, RSAKey
 
 from lateen.model.jwt_keys import KeySource
 from lateen.security.fetching import FetchError
-from lateen.security.jwks import BACKOFF_S, DEFAULT_REFRESH_S, MAX_BYTES, REFRESH_S, KeyFetcher, fetch
+from lateen.security.following import BACKOFF_S
+from lateen.security.jwks import DEFAULT_REFRESH_S, MAX_BYTES, REFRESH_S, KeyFetcher, fetch
 from tests.unit.security_policies.key_server import Answer, KeyServer
 
 ONE = RSAKey.generate_key(2048, {"kid": "one"}).as_dict(private=False)
