@@ -279,8 +279,8 @@ def _late(lab: Lab) -> int:
 
 
 def _took(**how: Any) -> Probe:
-    """Whether an answer takes longer than 0.2 s."""
-    return lambda lab: ask(lab, **how).seconds > 0.2
+    """Whether an answer takes longer than 0.7 s."""
+    return lambda lab: ask(lab, **how).seconds > 0.7
 
 
 def _faults() -> Iterator[Case]:
@@ -295,9 +295,9 @@ def _faults() -> Iterator[Case]:
     grpc = answered("grpc-status", headers={"content-type": "application/grpc"})
     yield case(f"{at}.grpcStatus", rule({"abort": {"grpcStatus": "NOT_FOUND", **whole}}), "14", grpc, "5", "14")
     at = "http[0].fault.delay"
-    yield case(f"{at}.fixedDelay", rule({"delay": {"fixedDelay": "0.01s", **whole}}), "0.3s", _took(), False, True)
-    yield case(f"{at}.percent", rule({"delay": {"fixedDelay": "0.3s"}}), 100, _took(), False, True)
-    none = rule({"delay": {"fixedDelay": "0.3s", "percentage": {"value": 0}}})
+    yield case(f"{at}.fixedDelay", rule({"delay": {"fixedDelay": "0.01s", **whole}}), "1s", _took(), False, True)
+    yield case(f"{at}.percent", rule({"delay": {"fixedDelay": "1s"}}), 100, _took(), False, True)
+    none = rule({"delay": {"fixedDelay": "1s", "percentage": {"value": 0}}})
     yield case(f"{at}.percentage.value", none, 100, _took(), False, True)
 
 
