@@ -10,8 +10,9 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Which tests run two at a time; those of tests/e2e follow, alone on the machine, since they measure under load
 PYTEST ?= tests
-# PROGRAM:PACKAGE of Debian that tests start
-TEST_PACKAGES := nft:nftables ip:iproute2 nsenter:util-linux redis-server:redis-server openssl:openssl setpriv:util-linux curl:curl
+# PROGRAM:PACKAGE of Debian that benchmarks start, and tests
+BENCH_PACKAGES := h2load:nghttp2-client nghttpd:nghttp2-server
+TEST_PACKAGES := nft:nftables ip:iproute2 nsenter:util-linux redis-server:redis-server openssl:openssl setpriv:util-linux curl:curl $(BENCH_PACKAGES)
 
 # The same for what only long tests start
 LONG_TEST_PACKAGES := chromium:chromium

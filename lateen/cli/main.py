@@ -32,7 +32,7 @@ VERBS: Final = {
     "proxy-status": "Every proxy: in sync, behind, rejecting",
     "proxy-config": "What a proxy holds, from the live proxy",
     "ca": "The certificate authority: show, rotate, export, import",
-    "bench": "What the control plane costs, measured on this machine",
+    "bench": "What control plane and proxies cost, measured on this machine",
     "load": "Send requests and count the answers",
     "serve": "Run the control plane alone on a folder of YAML",
     "vm": "Let virtual machines into the mesh: groups and onboarding bundles",
