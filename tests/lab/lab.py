@@ -20,14 +20,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import dns.message
-import dns.rrset
 
 from lateen.api.objects import transaction
 from lateen.api.struct import Object
@@ -48,6 +45,7 @@ from tests.envoy.harness import SECRET, Envoy, Json, Validator, short_directory
 from tests.envoy.identity_provider import IdentityProvider
 from tests.lab.certificates import Certificates
 from tests.lab.modules import REGISTRY, Registry
+from tests.lab.names import answer_names
 from tests.lab.server import Servers
 from tests.lab.world import APPLICATION, DNS, GATEWAY, WORLD, World
 
@@ -235,7 +233,7 @@ class Lab:
             self.servers = Servers(self.world.names, self.certificates.server_context)
             self._names = self.socket(kind="udp")
             self._names.bind((DNS, 53))
-            threading.Thread(target=_answer_names, args=(self._names, self.world.hosts), daemon=True).start()
+            threading.Thread(target=answer_names, args=(self._names, self.world.hosts), daemon=True).start()
             for address, port in self.world.listening:
                 self.listen(port, address)
         except BaseException:
@@ -355,6 +353,8 @@ class Lab:
                 one.bind((source, 0))
             address = self.world.addresses.get(host, host)
             one.connect(host.removeprefix(UNIX_PREFIX) if local else (address, port))
+            if not local:  # the first words after a handshake would wait for an acknowledgement (40 ms)
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return one if tls is None else tls.wrap_socket(one, server_hostname=sni or None)
         except BaseException:
             one.close()
@@ -384,19 +384,3 @@ def locality_of(scope: Scope) -> Json:
     """Where a proxy is, as its bootstrap says it."""
     place = scope.locality
     return {"region": place.region, "zone": place.zone, "sub_zone": place.subzone}
-
-
-def _answer_names(server: socket.socket, hosts: Mapping[str, tuple[str, ...]]) -> None:
-    """Answers DNS queries for some hosts until the socket is closed."""
-    while True:
-        try:
-            raw, client = server.recvfrom(4096)
-        except OSError:
-            return
-        query = dns.message.from_wire(raw)
-        answer = dns.message.make_response(query)
-        asked = query.question[0]
-        found = hosts.get(asked.name.to_text(omit_final_dot=True), ())
-        if found and asked.rdtype == 1:
-            answer.answer.append(dns.rrset.from_text(asked.name, 60, "IN", "A", *found))
-        server.sendto(answer.to_wire(), client)

@@ -1,7 +1,7 @@
 """Istio's written semantics of authorization, read plainly: what a set of policies says about one request.
 
-It knows documents (as YAML has them) and requests, and shares no code with lateen. A policy is read into parts: each
-field or condition of a rule with its values is one part, true or false for the request. A verdict is what the parts
+It knows documents (as YAML has them) and requests, and shares no code with lateen. A policy is read into parts, once:
+each field or condition of a rule with its values is one part, true or false for a request. A verdict is what the parts
 come to; asking again with one part the other way round says whether that part decided.
 
 Source: https://istio.io/latest/docs/reference/config/security/authorization-policy/, .../conditions/ and
@@ -68,10 +68,10 @@ class Mesh:
 
 @dataclass(eq=False)
 class Part:
-    """One field of a rule. `of_request`: plain TCP cannot answer it."""
+    """One field of a rule: `holds` for a request. `of_request`: plain TCP cannot answer it."""
 
     field: str
-    holds: bool
+    holds: Callable[[Request], bool]
     of_request: bool = False
 
 
@@ -119,25 +119,41 @@ class Cell:
     outcome: str
 
 
-def read(documents: Sequence[Json], mesh: Mesh, request: Request) -> list[Policy]:
-    """Policies with every part answered for a request."""
-    return [_policy(each, mesh, request) for each in documents]
+class Asked:
+    """A request, and which parts hold for it: each is looked at once, when it is first asked about."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self._held: dict[Part, bool] = {}
+
+    def holds(self, part: Part) -> bool:
+        """Whether a part is true for the request."""
+        if part not in self._held:
+            self._held[part] = part.holds(self.request)
+        return self._held[part]
+
+
+def read(documents: Sequence[Json], mesh: Mesh) -> list[Policy]:
+    """Policies as parts."""
+    return [_policy(each, mesh) for each in documents]
 
 
 def verdict(policies: Sequence[Policy], mesh: Mesh, request: Request) -> Verdict:
     """What the policies say."""
-    return _verdict(policies, mesh, request, [_matches(each, request.tcp) for each in policies])
+    asked = Asked(request)
+    return _verdict(policies, mesh, request, [_matches(each, asked) for each in policies])
 
 
 def deciding(policies: Sequence[Policy], mesh: Mesh, request: Request) -> set[Cell]:
     """Every part that decided: the verdict is another one when that part alone is the other way round."""
-    matching = [_matches(each, request.tcp) for each in policies]
+    asked = Asked(request)
+    matching = [_matches(each, asked) for each in policies]
     said = _verdict(policies, mesh, request, matching)
     transport = "tcp" if request.tcp else "http"
     found: set[Cell] = set()
     for index, policy in enumerate(policies):
         for part in (policy.attached, *(part for rule in policy.rules for part in rule.parts)):
-            flipped = _matches(policy, request.tcp, part)
+            flipped = _matches(policy, asked, part)
             if flipped == matching[index]:
                 continue
             other = _verdict(policies, mesh, request, [*matching[:index], flipped, *matching[index + 1 :]])
@@ -175,18 +191,19 @@ def _verdict(policies: Sequence[Policy], mesh: Mesh, request: Request, matching:
     return Verdict(not refused and (allowed or not allowing), audited, trials)
 
 
-def _matches(policy: Policy, tcp: bool, flipped: Part | None = None) -> Match:
-    if policy.attached.holds == (policy.attached is flipped):
+def _matches(policy: Policy, asked: Asked, flipped: Part | None = None) -> Match:
+    if asked.holds(policy.attached) == (policy.attached is flipped):
         return None
     restricts = policy.action in ("DENY", "CUSTOM")
-    return any(_holds(rule, restricts, tcp, flipped) for rule in policy.rules)
+    return any(_holds(rule, restricts, asked, flipped) for rule in policy.rules)
 
 
-def _holds(rule: Rule, restricts: bool, tcp: bool, flipped: Part | None) -> bool:
+def _holds(rule: Rule, restricts: bool, asked: Asked, flipped: Part | None) -> bool:
     """For plain TCP a rule that restricts goes without fields of requests; any other rule never matches with one."""
+    tcp = asked.request.tcp
 
     def true(part: Part) -> bool:
-        holds = restricts if tcp and part.of_request else part.holds
+        holds = restricts if tcp and part.of_request else asked.holds(part)
         return holds != (part is flipped)
 
     if tcp and not restricts and any(part.of_request and part is not flipped for part in rule.parts):
@@ -207,32 +224,44 @@ def _lets_pass(policy: Policy, mesh: Mesh, request: Request) -> bool:
 # -- documents to parts -------------------------------------------------------------------------------------------
 
 
-def _policy(document: Json, mesh: Mesh, request: Request) -> Policy:
+Test: TypeAlias = Callable[[str, Request], bool]
+"""Whether one value of a field fits a request."""
+
+
+def _policy(document: Json, mesh: Mesh) -> Policy:
     metadata, spec = document["metadata"], document["spec"]
     return Policy(
         spec.get("action", "ALLOW"),
         spec.get("provider", {}).get("name", ""),
         metadata.get("annotations", {}).get("istio.io/dry-run") == "true",
         _attached(metadata["namespace"], spec, mesh),
-        [_rule(rule, metadata["namespace"], mesh, request) for rule in spec.get("rules", ())],
+        [_rule(rule, metadata["namespace"], mesh) for rule in spec.get("rules", ())],
     )
 
 
 def _attached(namespace: str, spec: Json, mesh: Mesh) -> Part:
     if "targetRefs" in spec:
-        return Part("targetRefs", holds=False)  # they mean gateways
+        return Part("targetRefs", lambda _: False)  # they mean gateways
     wanted = spec.get("selector", {}).get("matchLabels", {})
     here = namespace in (mesh.namespace, ROOT)
     fits = all(mesh.labels.get(name) == value for name, value in wanted.items())
     where = {mesh.namespace: "own namespace", ROOT: "root namespace"}.get(namespace, "other namespace")
-    return Part("selector" if here and wanted else where, here and fits)
+    return Part("selector" if here and wanted else where, lambda _: here and fits)
 
 
-def _rule(rule: Json, namespace: str, mesh: Mesh, request: Request) -> Rule:
-    callers = [list(_source(each["source"], namespace, mesh, request)) for each in rule.get("from", ())]
-    targets = [list(_operation(each["operation"], mesh, request)) for each in rule.get("to", ())]
-    conditions = [part for each in rule.get("when", ()) for part in _condition(each, namespace, mesh, request)]
+def _rule(rule: Json, namespace: str, mesh: Mesh) -> Rule:
+    callers = [list(_source(each["source"], namespace, mesh)) for each in rule.get("from", ())]
+    targets = [list(_operation(each["operation"], mesh)) for each in rule.get("to", ())]
+    conditions = [part for each in rule.get("when", ()) for part in _condition(each, namespace, mesh)]
     return Rule(callers, targets, conditions)
+
+
+def _one_of(values: Sequence[str], test: Test) -> Callable[[Request], bool]:
+    return lambda request: any(test(each, request) for each in values)
+
+
+def _none_of(values: Sequence[str], test: Test) -> Callable[[Request], bool]:
+    return lambda request: not any(test(each, request) for each in values)
 
 
 REQUEST_SOURCES = ("requestPrincipals",)
@@ -254,37 +283,36 @@ def negative(name: str) -> str:
     return f"not{name[0].upper()}{name[1:]}"
 
 
-def _source(source: Json, namespace: str, mesh: Mesh, request: Request) -> Iterator[Part]:
-    tests: dict[str, Callable[[str], bool]] = {
-        "principals": lambda said: _principal(said, mesh, request),
-        "requestPrincipals": lambda said: _request_principal(said, request),
-        "namespaces": lambda said: request.caller is not None and like(said, request.caller.namespace),
-        "serviceAccounts": lambda said: _service_account(said, namespace, request),
-        "trustDomains": lambda said: _trust_domain(said, mesh, request),
-        "ipBlocks": lambda said: _within(said, request.source),
-        "remoteIpBlocks": lambda said: _within(said, _client(request)),
+def _source(source: Json, namespace: str, mesh: Mesh) -> Iterator[Part]:
+    tests: dict[str, Test] = {
+        "principals": lambda said, request: _principal(said, mesh, request),
+        "requestPrincipals": _request_principal,
+        "namespaces": _namespace,
+        "serviceAccounts": lambda said, request: _service_account(said, namespace, request),
+        "trustDomains": lambda said, request: _trust_domain(said, mesh, request),
+        "ipBlocks": lambda said, request: _within(said, request.source),
+        "remoteIpBlocks": lambda said, request: _within(said, _client(request)),
     }
     for name in SOURCES:
         yield from _both(f"source.{name}", name, source, tests[name], of_request=name in REQUEST_SOURCES)
 
 
-def _operation(operation: Json, mesh: Mesh, request: Request) -> Iterator[Part]:
-    path = normalised(request.path.partition("?")[0], mesh.normalization)
-    tests: dict[str, Callable[[str], bool]] = {
-        "hosts": lambda said: like(said.lower(), request.host.lower()),
-        "ports": lambda said: int(said) == request.port,
-        "methods": lambda said: like(said, request.method),
-        "paths": lambda said: _template(said, path) if "{" in said else like(said, path),
+def _operation(operation: Json, mesh: Mesh) -> Iterator[Part]:
+    tests: dict[str, Test] = {
+        "hosts": lambda said, request: like(said.lower(), request.host.lower()),
+        "ports": lambda said, request: int(said) == request.port,
+        "methods": lambda said, request: like(said, request.method),
+        "paths": lambda said, request: _path(said, normalised(request.path.partition("?")[0], mesh.normalization)),
     }
     for name in OPERATIONS:
         yield from _both(f"operation.{name}", name, operation, tests[name], of_request=name in REQUEST_OPERATIONS)
 
 
-def _both(label: str, name: str, said: Json, test: Callable[[str], bool], *, of_request: bool) -> Iterator[Part]:
+def _both(label: str, name: str, said: Json, test: Test, *, of_request: bool) -> Iterator[Part]:
     if values := said.get(name):
-        yield Part(label, any(map(test, values)), of_request)
+        yield Part(label, _one_of(values, test), of_request)
     if values := said.get(negative(name)):
-        yield Part(negative(label.partition(".")[2]), not any(map(test, values)), of_request)
+        yield Part(negative(label.partition(".")[2]), _none_of(values, test), of_request)
 
 
 KEYS = (
@@ -308,35 +336,36 @@ KEYS = (
 APPLICATION = "10.88.0.5"
 
 
-def _condition(condition: Json, namespace: str, mesh: Mesh, request: Request) -> Iterator[Part]:
+def _condition(condition: Json, namespace: str, mesh: Mesh) -> Iterator[Part]:
     key = str(condition["key"])
     name, _, rest = key.partition("[")
     steps = rest.removesuffix("]").split("][") if rest else []
-    claims = request.claims
-    tests: dict[str, Callable[[str], bool]] = {
-        "source.ip": lambda said: _within(said, request.source),
-        "source.namespace": lambda said: request.caller is not None and like(said, request.caller.namespace),
-        "source.principal": lambda said: _principal(said, mesh, request),
-        "source.serviceAccount": lambda said: _service_account(said, namespace, request),
-        "source.trustDomain": lambda said: _trust_domain(said, mesh, request),
-        "remote.ip": lambda said: _within(said, _client(request)),
-        "request.auth.principal": lambda said: _request_principal(said, request),
-        "request.auth.audiences": lambda said: _claim(said, claims, ["aud"]),
-        "request.auth.presenter": lambda said: _claim(said, claims, ["azp"]),
-        "request.auth.claims": lambda said: _claim(said, claims, steps),
-        "request.headers": lambda said: any(like(said, each) for each in request.values(steps[0])),
-        "destination.ip": lambda said: _within(said, APPLICATION),
-        "destination.port": lambda said: int(said) == request.port,
-        "connection.sni": lambda said: like(said, request.sni),
+    tests: dict[str, Test] = {
+        "source.ip": lambda said, request: _within(said, request.source),
+        "source.namespace": _namespace,
+        "source.principal": lambda said, request: _principal(said, mesh, request),
+        "source.serviceAccount": lambda said, request: _service_account(said, namespace, request),
+        "source.trustDomain": lambda said, request: _trust_domain(said, mesh, request),
+        "remote.ip": lambda said, request: _within(said, _client(request)),
+        "request.auth.principal": _request_principal,
+        "request.auth.audiences": lambda said, request: _claim(said, request.claims, ["aud"]),
+        "request.auth.presenter": lambda said, request: _claim(said, request.claims, ["azp"]),
+        "request.auth.claims": lambda said, request: _claim(said, request.claims, steps),
+        "request.headers": lambda said, request: any(like(said, each) for each in request.values(steps[0])),
+        "destination.ip": lambda said, _: _within(said, APPLICATION),
+        "destination.port": lambda said, request: int(said) == request.port,
+        "connection.sni": lambda said, request: like(said, request.sni),
         # the tests' own filter leaves the header x-kind there
-        "experimental.envoy.filters.http.header_to_metadata": lambda said: like(said, request.header("x-kind")),
+        "experimental.envoy.filters.http.header_to_metadata": lambda said, request: like(
+            said, request.header("x-kind")
+        ),
     }
     label = "experimental" if name.startswith("experimental") else name + (" nested" if len(steps) > 1 else "")
     of_request = name.startswith(("request.", "experimental.envoy.filters.http."))
     if values := condition.get("values"):
-        yield Part(f"{label} values", any(map(tests[name], values)), of_request)
+        yield Part(f"{label} values", _one_of(values, tests[name]), of_request)
     if values := condition.get("notValues"):
-        yield Part(f"{label} notValues", not any(map(tests[name], values)), of_request)
+        yield Part(f"{label} notValues", _none_of(values, tests[name]), of_request)
 
 
 # -- single comparisons --------------------------------------------------------------------------------------------
@@ -355,6 +384,10 @@ def like(said: str, text: str | None) -> bool:
 
 def _within(said: str, address: str) -> bool:
     return ipaddress.ip_address(address) in ipaddress.ip_network(said, strict=False)
+
+
+def _namespace(said: str, request: Request) -> bool:
+    return request.caller is not None and like(said, request.caller.namespace)
 
 
 def _client(request: Request) -> str:
@@ -407,8 +440,10 @@ def _claim(said: str, claims: Json | None, steps: list[str]) -> bool:
     return any(isinstance(each, str) and like(said, each) for each in texts)
 
 
-def _template(said: str, path: str) -> bool:
-    """`{*}` is one segment, `{**}` at the end whatever follows."""
+def _path(said: str, path: str) -> bool:
+    """As any text, or a template: `{*}` is one segment, `{**}` at the end whatever follows."""
+    if "{" not in said:
+        return like(said, path)
     pattern = re.escape(said).replace(r"\{\*\*\}", ".*").replace(r"\{\*\}", "[^/]+")
     return re.fullmatch(pattern, path) is not None
 

@@ -23,7 +23,7 @@ from lateen.api.check import check_raw
 from lateen.lib.findings import Level
 from tests.oracle.drawing import NORMALIZATIONS, Drawn, expected_cells, policies, policies_about, requests
 from tests.oracle.mesh import SEEN, Answer, Workload, mesh_of
-from tests.oracle.semantics import Cell, Json, Mesh, Request, deciding, read, verdict
+from tests.oracle.semantics import Cell, Json, Mesh, Policy, Request, deciding, read, verdict
 
 TURNS, PER_TURN = 33, 62
 LONG_TURNS, LONG_PER_TURN = 250, 420
@@ -121,10 +121,8 @@ class Comparison:
         self, drawn: list[Drawn], mesh: Mesh, offered: list[Request], count: int
     ) -> list[tuple[Request, set[Key]]]:
         """The requests that decide most, seldom things first, greedily; then others as they come."""
-        rest: list[tuple[Request, set[Key]]] = []
-        for each in offered:
-            found = deciding(read([one.at(each.port) for one in drawn], mesh, each), mesh, each)
-            rest.append((each, {self._key(cell) for cell in found}))
+        there = {port: read([each.at(port) for each in drawn], mesh) for port in {each.port for each in offered}}
+        rest = [(each, set(map(self._key, deciding(there[each.port], mesh, each)))) for each in offered]
         if len(rest) <= count:
             return rest
         chosen: list[tuple[Request, set[Key]]] = []
@@ -144,13 +142,14 @@ def _same(workload: Workload, documents: list[Json], mesh: Mesh, asked: list[Req
     for each in documents:
         assert not [found for found in check_raw(each) if found.level is Level.ERROR], each
     answers = _answers(workload, documents, mesh, asked, turn)
+    policies = read(documents, mesh)
     for request, answer in zip(asked, answers, strict=True):
-        if _said(documents, mesh, request) != _got(documents, mesh, request, answer):
+        if _said(policies, mesh, request) != _got(request, answer):
             smallest = _smallest(workload, documents, mesh, request)
             (got,) = _answers(workload, smallest, mesh, [request], f"{turn} smallest")
             raise AssertionError(
                 f"{yaml.safe_dump_all(smallest)}\n{request}\n{mesh.normalization}"
-                f"\nsemantics: {_said(smallest, mesh, request)}\nEnvoy: {_got(smallest, mesh, request, got)} ({got})"
+                f"\nsemantics: {_said(read(smallest, mesh), mesh, request)}\nEnvoy: {_got(request, got)} ({got})"
             )
 
 
@@ -160,14 +159,14 @@ def _answers(workload: Workload, documents: list[Json], mesh: Mesh, asked: list[
     return workload.ask(asked, speak_first=waits)
 
 
-def _said(documents: list[Json], mesh: Mesh, request: Request) -> tuple[object, ...]:
-    said = verdict(read(documents, mesh, request), mesh, request)
+def _said(policies: list[Policy], mesh: Mesh, request: Request) -> tuple[object, ...]:
+    said = verdict(policies, mesh, request)
     if request.tcp or not said.allowed:
         return (said.allowed,)
     return (True, said.audited, tuple(each for each in said.trials if each[0] != "AUDIT"))
 
 
-def _got(documents: list[Json], mesh: Mesh, request: Request, answer: Answer) -> tuple[object, ...]:
+def _got(request: Request, answer: Answer) -> tuple[object, ...]:
     if request.tcp:
         return (answer.heard,)
     if answer.status != 200:
@@ -186,7 +185,7 @@ def _smallest(workload: Workload, documents: list[Json], mesh: Mesh, request: Re
         valid = not [each for one in tried for each in check_raw(one) if each.level is Level.ERROR]
         if valid:
             (answer,) = _answers(workload, tried, mesh, [request], f"smaller {time.monotonic_ns()}")
-            if _said(tried, mesh, request) != _got(tried, mesh, request, answer):
+            if _said(read(tried, mesh), mesh, request) != _got(request, answer):
                 documents, at = tried, 0
                 continue
         at += 1
