@@ -1,5 +1,6 @@
 """HTTP inside a process that does more than that: uvicorn in the process's own event loop.
 
+A listener has a bounded number of connections, and none of them may be slow (`connections`).
 uvicorn takes over signals when it runs alone; here the process has its own say over its end. The Unix socket is made
 here, since only its owner may ever open it, and by then nobody else serves there: the store's lock on its file has
 settled that.
@@ -20,11 +21,17 @@ import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
+from lateen.apiserver.connections import Connections
 from lateen.lib.errors import LateenError
 
 HEAD_S = 10.0
-"""How long a client may take to send the head of a request."""
+"""How long a client may take for a handshake, and to send the head of a request."""
+BODY_S = 60.0
+"""How long a client may take to send the rest of a request."""
+READ_S = 60.0
+"""How long a client may leave an answer unread."""
 _HEAD_BYTES = 32 << 10
 _BACKLOG = 512
 
@@ -35,38 +42,117 @@ class ListenError(LateenError):
 
 class _Protocol(H11Protocol):
     """HTTP/1.1 that tells the application whose certificate the other side has (`state["peer"]`), and closes
-    connections whose request does not begin within HEAD_S: slow clients hold nothing."""
+    connections whose client is slow: with the head of a request (HEAD_S), the rest of it (BODY_S) or with reading
+    (READ_S)."""
+
+    def __init__(self, open_: Connections, config: uvicorn.Config, state: ServerState) -> None:
+        super().__init__(config, state, {})
+        self._open = open_
+        self._early = b""
+        self._waits_for = ""
+        self._late: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         self.app_state = {**self.app_state, "peer": tls.getpeercert() if tls is not None else None}
-        self._late: asyncio.TimerHandle | None = self.loop.call_later(HEAD_S, self._close)
+        self._attend()
+        if self._early and not transport.is_closing():
+            self.data_received(self._early)
 
     def data_received(self, data: bytes) -> None:
+        if self.transport is None:  # pyright: ignore[reportUnnecessaryComparison] (before `connection_made`)
+            self._early += data  # came in one piece with the end of the handshake
+            return
         super().data_received(data)
-        cycle = cast("RequestResponseCycle | None", self.cycle)  # none before the first request
-        waits = cycle is None or cycle.response_complete
-        if waits and self._late is None:
-            self._late = self.loop.call_later(HEAD_S, self._close)
-        elif not waits and self._late is not None:
-            self._late.cancel()
-            self._late = None
+        self._attend()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._attend()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._late is not None:
-            self._late.cancel()
-        super().connection_lost(exc)
+        for timer in (self._late, self._unread):
+            if timer is not None:
+                timer.cancel()
+        if self.transport is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            self._open.gone(self.transport)
+            super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(READ_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+
+    def _attend(self) -> None:
+        """Begins to wait for the client, or ends it; each part of a request has its time from its beginning."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # none before the first request
+        waits_for = "head" if cycle is None or cycle.response_complete else "body" if cycle.more_body else ""
+        if waits_for != self._waits_for:
+            if self._late is not None:
+                self._late.cancel()
+            self._late = None
+            self._waits_for = waits_for
+            if waits_for:
+                self._late = self.loop.call_later(HEAD_S if waits_for == "head" else BODY_S, self._close)
+        if waits_for:
+            self._open.waits(self.transport)
+        else:
+            self._open.works(self.transport)
 
     def _close(self) -> None:
         if self.transport.get_protocol() is self:  # else it has become a WebSocket, which may be silent
-            self.transport.close()
+            self.transport.abort()
+
+
+class _Handshake(asyncio.Protocol):
+    """A connection until it speaks TLS: it is one of those that wait, and has HEAD_S for it."""
+
+    def __init__(self, open_: Connections, context: ssl.SSLContext, after: _Protocol) -> None:
+        self._open = open_
+        self._context = context
+        self._after = after
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._task = asyncio.create_task(self._shake_hands(transport), name="TLS handshake")
+
+    async def _shake_hands(self, plain: asyncio.Transport) -> None:
+        loop = asyncio.get_running_loop()
+        self._open.waits(plain)
+        try:
+            secure = await loop.start_tls(
+                plain, self._after, self._context, server_side=True, ssl_handshake_timeout=HEAD_S
+            )
+        except (OSError, RuntimeError):  # what is no TLS, what took too long, what was ended meanwhile
+            plain.abort()
+            return
+        finally:
+            self._open.gone(plain)
+        if secure is not None:
+            self._after.connection_made(secure)
 
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        open_ = Connections()
+
+        def accepted() -> asyncio.Protocol:
+            protocol = _Protocol(open_, self.config, self.server_state)
+            return protocol if self.config.ssl is None else _Handshake(open_, self.config.ssl, protocol)
+
+        loop = asyncio.get_running_loop()
+        self.servers = [await loop.create_server(accepted, sock=each, backlog=_BACKLOG) for each in sockets or ()]
+        self.started = True
 
 
 class Tls(msgspec.Struct, frozen=True):
@@ -81,7 +167,6 @@ async def serve(application: ASGIApp, listener: socket.socket, tls: Tls | None =
     """Serves until cancelled; then ends open answers and closes the listener."""
     config = uvicorn.Config(
         application,
-        http=_Protocol,
         ssl_certfile=tls.certificate if tls is not None else None,
         ssl_keyfile=tls.key if tls is not None else None,
         ssl_ca_certs=str(tls.client_ca) if tls is not None else None,

@@ -39,7 +39,7 @@ from lateen.daemon.kubernetes_api import KubernetesApi
 from lateen.daemon.machines import Machines
 from lateen.daemon.metrics import Metrics
 from lateen.daemon.modules import module_fetcher
-from lateen.daemon.process import main
+from lateen.daemon.process import main, open_files
 from lateen.daemon.quarantine import REFUSED, StoreQuarantine
 from lateen.daemon.settings import Settings
 from lateen.daemon.status_writer import StatusWriter, configures
@@ -55,7 +55,13 @@ from lateen.security.account_tokens import AccountTokens
 from lateen.security.client import unix_target
 from lateen.security.csr import CertificateService
 from lateen.security.peer import AuthContext, PeerIdentity, peer_of
-from lateen.security.serving import SERVER_OPTIONS, SMALL_MESSAGES, ServingCertificate
+from lateen.security.serving import (
+    SERVER_OPTIONS,
+    SHORT_CONNECTIONS,
+    SMALL_MESSAGES,
+    ServingCertificate,
+    connection_limit,
+)
 from lateen.security.tokens import TokenIssuer
 from lateen.xds.auth import Authenticated, Believing
 from lateen.xds.server import OPTIONS, XdsServer
@@ -180,7 +186,9 @@ class ControlPlane:
 
     @contextlib.asynccontextmanager
     async def _grpc(self, addresses: Sequence[str], *, mutual: bool, trust: bool) -> AsyncIterator[None]:
-        server = grpc.aio.server(options=(*SERVER_OPTIONS, *(OPTIONS if mutual else SMALL_MESSAGES)))
+        strangers = () if trust else (*SHORT_CONNECTIONS, connection_limit(open_files(), 8))
+        options = (*OPTIONS, connection_limit(open_files())) if mutual else (*SMALL_MESSAGES, *strangers)
+        server = grpc.aio.server(options=(*SERVER_OPTIONS, *options))
         self._certificates.add_to(server)
         if trust:
             self._authority.service.add_to(server)
@@ -224,7 +232,7 @@ async def _until(done: Callable[[], bool], at_most_s: float) -> None:
 @contextlib.asynccontextmanager
 async def plaintext_xds(xds: XdsServer, address: str) -> AsyncIterator[None]:
     """xDS for tools: no authentication, the node's word counts. `address` is HOST:PORT."""
-    server = grpc.aio.server(options=(*SERVER_OPTIONS, *OPTIONS))
+    server = grpc.aio.server(options=(*SERVER_OPTIONS, *OPTIONS, connection_limit(open_files(), 8)))
     server.add_generic_rpc_handlers((xds.handler(Believing()),))
     _add_port(server, address, None)
     async with _running(server):

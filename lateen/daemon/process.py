@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -65,7 +66,15 @@ def _enter() -> Settings:
     if os.getppid() != int(parent):
         sys.exit("the supervisor is gone")
     log_json()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # what it starts sets its own, or is ours too
     return read(Path(file))
+
+
+def open_files() -> int:
+    """How many files and connections this process may have open."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
 
 
 def log_json() -> None:

@@ -24,7 +24,7 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from lateen.engine import Q
 from lateen.envoy.access_log import add_access_log
 from lateen.envoy.filters import TLS, add_proxy_protocol, add_tls_inspector, set_range
-from lateen.envoy.http_manager import http_manager
+from lateen.envoy.http_manager import CLIENT_TIMEOUT_S, http_manager
 from lateen.envoy.resource import Resource, resource
 from lateen.envoy.security_filters import add_network_security
 from lateen.envoy.stream import add_named_stream, add_stream
@@ -248,6 +248,7 @@ def _add_stream(
 def _chain(listener: Listener, server: GatewayServer) -> FilterChain:
     """A new chain for the server names of a server."""
     chain = listener.filter_chains.add()
+    chain.transport_socket_connect_timeout.seconds = CLIENT_TIMEOUT_S
     _set_match(chain, listener, server, server.own_names)
     return chain
 

@@ -31,6 +31,10 @@ from lateen.model.mesh import access_log, path_normalization, trusted_proxies
 MANAGER = "envoy.filters.network.http_connection_manager"
 SERVER_NAME = "istio-envoy"
 ON_DEMAND = "envoy.filters.http.on_demand"
+CLIENT_TIMEOUT_S = 10
+"""How long a client of a gateway may take for a handshake, and for the head of a request."""
+SILENCE_S = 3600
+"""How long a request at a gateway may be without a byte in either direction; Envoy's own limit for idle connections."""
 
 
 def http_manager(
@@ -75,6 +79,9 @@ def http_manager(
         manager.http_filters.add().ParseFromString(encoded)
     manager.server_name = SERVER_NAME
     manager.stream_idle_timeout.SetInParent()  # long polls and idle streams are the application's affair
+    if direction is Direction.GATEWAY:
+        manager.request_headers_timeout.seconds = CLIENT_TIMEOUT_S
+        manager.stream_idle_timeout.seconds = SILENCE_S
     manager.use_remote_address.value = direction is Direction.GATEWAY
     _normalise(manager, q(path_normalization))
     manager.upgrade_configs.add().upgrade_type = "websocket"

@@ -32,6 +32,8 @@ PROXY_MARK = 0x539
 _SOL_SOCKET = 1
 _SO_MARK = 36
 _TYPE = "type.googleapis.com/"
+_OTHER_FILES = 1_000
+_CLIENT_TIMEOUT = "10s"
 
 Json = dict[str, Any]
 
@@ -89,6 +91,8 @@ class BootstrapSpec(msgspec.Struct, frozen=True, kw_only=True):
     resolver: str = ""
     """`HOST:PORT` of the name server; empty for those of the machine."""
     concurrency: int = 1
+    open_files: int = 65536
+    """The process's limit; connections from others are taken as long as each leaves one for the way on."""
     drain_s: int = 5
     """How long listeners that were replaced keep their connections."""
     metadata: Mapping[str, str] = {}
@@ -160,7 +164,7 @@ def bootstrap(spec: BootstrapSpec) -> Json:
                     "typed_config": {
                         "@type": _TYPE
                         + "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                        "max_active_downstream_connections": 1_000_000,
+                        "max_active_downstream_connections": max(256, (spec.open_files - _OTHER_FILES) // 2),
                     },
                 }
             ]
@@ -317,6 +321,7 @@ def _admin_listener(name: str, port: int, path: str, target: str) -> Json:
     return {
         "name": name,
         "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},  # noqa: S104 (the Pod's addresses)
+        "ignore_global_conn_limit": True,  # a flood of connections must not look like a failure of the proxy
         "filter_chains": [
             {
                 "filters": [
@@ -326,6 +331,8 @@ def _admin_listener(name: str, port: int, path: str, target: str) -> Json:
                             "@type": _TYPE
                             + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
                             "stat_prefix": name,
+                            "request_headers_timeout": _CLIENT_TIMEOUT,
+                            "common_http_protocol_options": {"idle_timeout": _CLIENT_TIMEOUT},
                             "route_config": {
                                 "virtual_hosts": [
                                     {

@@ -42,6 +42,8 @@ MAX_UDP_BYTES = 1232
 MAX_ALIASES = 8
 TCP_IDLE_S = 10.0
 MAX_TASKS = 1024
+MAX_CONNECTIONS = 256
+"""TCP connections at a time; one more ends the one that has been silent longest."""
 RECEIVE_BYTES = 1 << 20
 """Questions that wait in the kernel: all Pods of a node may start at once."""
 MAX_KEPT = 20_000
@@ -77,6 +79,7 @@ class NameServer:
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], None] = {}
         self._kept: dict[tuple[bool, bytes], bytes] = {}
         self._kept_of = -1
 
@@ -94,13 +97,18 @@ class NameServer:
         self._tcp = await asyncio.start_server(self._connection, sock=listener)
         _log.info("names served", udp=str(datagrams.getsockname()), tcp=str(listener.getsockname()))
 
+    @property
+    def connections(self) -> int:
+        """How many there are over TCP."""
+        return len(self._connections)
+
     async def close(self) -> None:
         """Stops listening; questions under way are dropped."""
         if self._udp is not None:
             self._udp.close()
         if self._tcp is not None:
             self._tcp.close()
-        for task in list(self._tasks):
+        for task in (*self._tasks, *self._connections):
             task.cancel()
 
     def datagram(self, query: bytes, reply: Callable[[bytes], None]) -> None:
@@ -293,9 +301,12 @@ class NameServer:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._spawn(task)
         try:
             while True:
+                self._connections.pop(task, None)
+                self._connections[task] = None
+                if len(self._connections) > MAX_CONNECTIONS:
+                    next(iter(self._connections)).cancel()
                 async with asyncio.timeout(TCP_IDLE_S):
                     (size,) = struct.unpack("!H", await reader.readexactly(2))
                     query = await reader.readexactly(size)
@@ -303,10 +314,14 @@ class NameServer:
                 if answer is None:
                     return
                 writer.write(struct.pack("!H", len(answer)) + answer)
-                await writer.drain()
-        except (TimeoutError, OSError, EOFError):
+                async with asyncio.timeout(TCP_IDLE_S):
+                    await writer.drain()
+        except (TimeoutError, asyncio.CancelledError):
+            writer.transport.abort()  # nobody waits for this task
+        except (OSError, EOFError):
             return
         finally:
+            del self._connections[task]
             writer.close()
 
     def _spawn(self, task: asyncio.Task[None]) -> None:

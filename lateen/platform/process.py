@@ -164,8 +164,13 @@ def _become(program: Program, streams: tuple[int, int, int]) -> None:
     os.umask(0o022)
     for target, source in enumerate(streams):
         os.dup2(source, target)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    limit = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    limit = open_files()
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     os.chdir(program.cwd)
     syscalls.keep_capabilities(program.capabilities, program.uid, program.gid)
+
+
+def open_files() -> int:
+    """How many files a program may have open."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)

@@ -13,6 +13,7 @@ from lateen.model.proxy_config import ProxySettings
 from lateen.node import bootstrap as envoy
 from lateen.platform.controllers import documents as d
 from lateen.platform.pod import Proxy
+from lateen.platform.process import open_files
 from lateen.platform.settings import PlatformSettings
 from lateen.platform.translate import Injection
 
@@ -53,6 +54,7 @@ def envoy_of(facts: Facts, pod: Json, injected: Injection, address: str, setting
         domain=facts.platform.cluster_domain,
         host_sockets={port: str(directory / f"gw-{port}.sock") for port in injected.ports},
         resolver=f"{facts.platform.gateway}:{facts.platform.proxy_dns_port}",
+        open_files=open_files(),
         concurrency=(os.cpu_count() or 1) if settings.concurrency == 0 else settings.concurrency or 1,
         drain_s=DRAIN_S if settings.drain_s is None else round(settings.drain_s),
         metadata=settings.metadata,

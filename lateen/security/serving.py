@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import Callable
+from typing import Final
 
 import grpc
 from cryptography import x509
@@ -34,7 +35,26 @@ a second server on the same port must fail instead of taking half the connection
 small headers, and ten seconds for its handshake."""
 
 SMALL_MESSAGES: tuple[tuple[str, int], ...] = (("grpc.max_receive_message_length", 64 << 10),)
-"""For servers that strangers reach: a request for a certificate has a few kilobytes."""
+"""For servers that callers without a certificate reach: a request for one has a few kilobytes."""
+
+SHORT_CONNECTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_connection_idle_ms", 10_000),
+    ("grpc.max_connection_age_ms", 30_000),
+    ("grpc.max_connection_age_grace_ms", 10_000),
+)
+"""For a server that strangers reach over the network: asking for a certificate takes one call, and a call whose
+message does not come ends with its connection."""
+
+_CONNECTIONS: Final = (256, 16_384)
+_OTHER_FILES: Final = 6_000
+
+
+def connection_limit(open_files: int, share: int = 1) -> tuple[str, int]:
+    """The option that bounds the connections of a port: what the process's limit leaves when everything else that it
+    has open is counted, divided by `share`."""
+    least, most = _CONNECTIONS
+    free = max(open_files - _OTHER_FILES, open_files // 2) // share
+    return ("grpc.max_allowed_incoming_connections", max(least, min(most, free)))
 
 
 class ServingCertificate:

@@ -6,6 +6,7 @@ dnspython stands for the client; the server is the agent's, over real sockets, w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
@@ -19,7 +20,7 @@ import dns.resolver
 import dns.reversename
 import pytest
 
-from lateen.node.dns import NameServer
+from lateen.node.dns import MAX_CONNECTIONS, TCP_IDLE_S, NameServer
 from lateen.node.names import KINDS, Names
 from lateen.node.resolvers import Resolver, Resolvers
 from tests.unit.node.test_dns import Mesh, Upstream, _found, mesh, upstream
@@ -332,3 +333,19 @@ async def test_a_program_that_asks_the_system_does_not_hang_with_the_resolvers(u
         assert len(upstream.asked) == asked, "who stays silent is not waited for again"
     finally:
         await made.server.close()
+
+
+async def test_slow_clients_of_names_make_room(mesh: Mesh) -> None:
+    """Over TCP: they are hung up on in time, there are only so many, and others get their answers."""
+    slow = [await asyncio.open_connection("127.0.0.1", mesh.port) for _ in range(MAX_CONNECTIONS + 50)]
+    for _, writer in slow:
+        writer.write(b"\0")
+    assert (await mesh.ask("known.example.com", tcp=True)).answer
+    assert (await mesh.ask("known.example.com")).answer
+    assert mesh.server.connections <= MAX_CONNECTIONS
+    async with asyncio.timeout(TCP_IDLE_S + 20):
+        for reader, writer in slow:
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read(1) == b""
+            writer.close()
+    assert mesh.server.connections == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from lateen.lib.keypair import new_request
 from lateen.lib.signing import SERVER_NAMES
 from lateen.security.client import CertificateClient, unix_target
 from lateen.security.client import ControlPlane as Targets
-from tests.unit.daemon.test_controlplane import ControlPlane
+from tests.unit.daemon.test_controlplane import ControlPlane, free_port
 
 Json = dict[str, Any]
 
@@ -31,7 +32,7 @@ class Attacked(ControlPlane):
     """The control plane and what its Pods hold: `shop/gateway-1` and `bank/vault-1`."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
+        super().__init__(directory, vm_host=own_address(), vm_login_port=free_port(), vm_gateway_port=0)
         self.uids: dict[str, str] = {}
         self._identities: dict[str, tuple[str, str]] = {}
 
@@ -64,6 +65,12 @@ class Attacked(ControlPlane):
     def signer(self) -> CertificateClient:
         """The client of its CA."""
         target = unix_target(self.layout.run / "ca.sock")
+        return CertificateClient(Targets(target, self.xds, self.layout.ca / "root-cert.pem"))
+
+    @property
+    def login(self) -> CertificateClient:
+        """The client of its CA at the port where machines log in."""
+        target = f"{self.settings.vm_host}:{self.settings.vm_login_port}"
         return CertificateClient(Targets(target, self.xds, self.layout.ca / "root-cert.pem"))
 
     async def identity(self, namespace: str) -> tuple[str, str]:
@@ -103,11 +110,27 @@ class Attacked(ControlPlane):
         finally:
             call.cancel()
 
+    @property
+    def open_files(self) -> int:
+        """How many files and connections the process has open now."""
+        assert self.process is not None
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
     def memory_kb(self) -> int:
         """What the process holds now."""
         assert self.process is not None
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
+def own_address() -> str:
+    """An address of this machine that is not loopback, empty when there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("198.51.100.1", 9))  # nothing is sent
+        except OSError:
+            return ""
+        return probe.getsockname()[0]
 
 
 @asynccontextmanager

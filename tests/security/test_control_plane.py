@@ -1,4 +1,4 @@
-"""Attacks on the control plane's ports: other identities, foreign tokens, rubbish, too much, and too slowly.
+"""Attacks on the control plane's ports: other identities, foreign tokens, rubbish, and too much.
 
 One control plane takes all of them; after each it still serves.
 """
@@ -10,8 +10,6 @@ import base64
 import contextlib
 import json
 import os
-import resource
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -269,63 +267,6 @@ async def test_rubbish_and_too_much_on_every_method_change_nothing(plane: Attack
     assert "Traceback" not in plane.log.read_text()
 
 
-async def test_slow_clients_are_hung_up_on_and_hold_up_nobody(plane: Attacked) -> None:
-    """Those that say nothing, or half of a request, on every TCP port: closed, and others are served meanwhile."""
-    console, xds = plane.settings.console_port, plane.settings.xds_port
-    sent = {console: b"GET / HTTP/1.1\r\nHost: localhost\r\nX-", xds: b"\x16\x03\x01"}
-    slow: list[socket.socket] = []
-    for port, part in sent.items():
-        for say in (b"", part):
-            for _ in range(20):
-                one = socket.create_connection(("127.0.0.1", port), 5)
-                one.sendall(say)
-                slow.append(one)
-    page = await asyncio.to_thread(plane.page, "/healthz")
-    assert page.status_code == 200
-    assert all(await plane.identity("bank"))
-
-    def closed(one: socket.socket) -> bool:
-        one.settimeout(60)
-        try:
-            while one.recv(4096):
-                pass
-        except ConnectionResetError:
-            pass
-        return True
-
-    assert all(await asyncio.to_thread(lambda: [closed(each) for each in slow]))
-    for one in slow:
-        one.close()
-
-
 async def test_a_stream_that_says_nothing_is_ended(plane: Attacked) -> None:
     async with plane.channel(*await plane.identity("bank")) as channel:
         assert await code_of(stream(channel, ADS)) == "DEADLINE_EXCEEDED"
-
-
-@pytest.mark.long
-async def test_ten_thousand_connections(plane: Attacked) -> None:
-    """To the pages and to xDS, half way through a handshake or a request: others are served, memory comes back."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (30_000, max(30_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
-    before = plane.memory_kb()
-    identity = await plane.identity("bank")
-    for port in (plane.settings.xds_port, plane.settings.console_port):
-        many: list[socket.socket] = []
-        for number in range(10_000):
-            one = socket.socket()
-            one.bind((f"127.0.1.{number % 200 + 1}", 0))
-            one.settimeout(20)
-            try:
-                one.connect(("127.0.0.1", port))
-                many.append(one)
-            except OSError:
-                one.close()
-        async with plane.channel(*identity) as channel:
-            assert (await plane.ask(channel, VAULT, CLUSTER)).type_url == CLUSTER
-        assert len(many) > 9_000, "the kernel took them all"
-        for one in many:
-            one.close()
-    async with asyncio.timeout(120):
-        while plane.memory_kb() > before + 150_000:
-            await asyncio.sleep(1)
-    assert await plane.client.ready()

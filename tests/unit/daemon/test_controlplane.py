@@ -70,10 +70,10 @@ def free_port() -> int:
 class ControlPlane:
     """One control plane process on directories and ports of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **more: Any) -> None:
         flags = {"name": "t", "state_dir": str(directory / "s"), "run_dir": str(directory / "r")}
         ports = {"console_port": free_port(), "api_port": free_port(), "xds_port": free_port()}
-        self.settings = settings_module.load(None, {}, {**flags, **ports})
+        self.settings = settings_module.load(None, {}, {**flags, **ports, **more})
         self.layout = self.settings.layout()
         self.layout.state.mkdir()
         self.layout.run.mkdir()
