@@ -145,11 +145,10 @@ async def slow_ones(plane: Attacked, ways: tuple[Slow, ...]) -> None:
         ways = tuple(each for each in ways if each.port is not _login)
     await others(plane)  # makes the certificate
     before = plane.open_files
-    started = time.monotonic()
-    opened = [(way, await asyncio.to_thread(opened_slow, plane, way)) for way in ways for _ in range(EACH)]
+    opened = [await asyncio.to_thread(opened_slow, plane, way) for way in ways for _ in range(EACH)]
     await others(plane)
     ended = await asyncio.to_thread(ends, opened)
-    late = {way.name: at - started for way, at in ended if at - started > way.ends_within_s + SLACK_S}
+    late = {way.name: lasted_s for way, lasted_s in ended if lasted_s > way.ends_within_s + SLACK_S}
     assert not late
     assert len(ended) == len(opened)
     async with asyncio.timeout(30):
@@ -157,27 +156,28 @@ async def slow_ones(plane: Attacked, ways: tuple[Slow, ...]) -> None:
             await asyncio.sleep(0.1)
 
 
-def opened_slow(plane: Attacked, way: Slow) -> socket.socket:
-    """One such connection, and what is said at once."""
+def opened_slow(plane: Attacked, way: Slow) -> tuple[Slow, socket.socket, float]:
+    """One such connection, on which has been said what is said at once, and when it was opened."""
     host = plane.settings.vm_host if way.port is _login else "127.0.0.1"
     one = socket.create_connection((host, way.port(plane)), 30)
     if way.tls is not None:
         one = way.tls(plane).wrap_socket(one, server_hostname="localhost")
+    at = time.monotonic()
     one.sendall(way.says)
-    return one
+    return way, one, at
 
 
-def ends(opened: list[tuple[Slow, socket.socket]]) -> list[tuple[Slow, float]]:
-    """When each connection ended; says what is to be said again meanwhile. Gives up after a while."""
+def ends(opened: list[tuple[Slow, socket.socket, float]]) -> list[tuple[Slow, float]]:
+    """How long each connection lasted, in seconds; says what is to be said again meanwhile. Gives up after a while."""
     found: list[tuple[Slow, float]] = []
-    give_up = time.monotonic() + max(way.ends_within_s for way, _ in opened) + 2 * SLACK_S
+    give_up = time.monotonic() + max(way.ends_within_s for way, *_ in opened) + 2 * SLACK_S
     with selectors.DefaultSelector() as selector:
-        for way, one in opened:
+        for way, one, at in opened:
             one.setblocking(False)
-            selector.register(one, selectors.EVENT_READ, way)
+            selector.register(one, selectors.EVENT_READ, (way, at))
         while selector.get_map() and time.monotonic() < give_up:
             for key, _ in selector.select(1):
-                one, way = key.fileobj, key.data
+                one, (way, at) = key.fileobj, key.data
                 assert isinstance(one, socket.socket)
                 try:
                     over = not one.recv(65536)
@@ -188,12 +188,13 @@ def ends(opened: list[tuple[Slow, socket.socket]]) -> list[tuple[Slow, float]]:
                 if over:
                     selector.unregister(one)
                     one.close()
-                    found.append((way, time.monotonic()))
+                    found.append((way, time.monotonic() - at))
             for key in list(selector.get_map().values()):
-                if key.data.again:
+                way, _ = key.data
+                if way.again:
                     with contextlib.suppress(OSError):
                         assert isinstance(key.fileobj, socket.socket)
-                        key.fileobj.send(key.data.again)
+                        key.fileobj.send(way.again)
         for key in list(selector.get_map().values()):
             assert isinstance(key.fileobj, socket.socket)
             key.fileobj.close()
