@@ -30,6 +30,8 @@ ROOTS = {
     "pkg/apis/apiextensions/v1": "CustomResourceDefinition",
     "pkg/apis/meta/v1": "DeleteOptions",
 }
+AMBIGUOUS = {"autoscaling/v1/HorizontalPodAutoscaler": "autoscaling/v1", "events.k8s.io/v1/Event": "events/v1"}
+"""Kinds that another version or group has too."""
 MESSAGE = re.compile(r"^message (\w+) \{(.*?)^\}", re.M | re.S)
 FIELD = re.compile(r"^\s*(?:(optional|repeated)\s+)?(map<\s*\w+\s*,\s*[\w.]+>|[\w.]+)\s+(\w+)\s*=\s*(\d+)", re.M)
 STRUCT = re.compile(r"^type (\w+) struct \{(.*?)^\}", re.M | re.S)
@@ -63,6 +65,10 @@ def main(modules: Path) -> None:
         for name in names.split():
             kinds[name] = f"{prefix}.{name}"
             _keep(f"{prefix}.{name}", messages, kept)
+    for kind, place in AMBIGUOUS.items():
+        name = f"{_package(messages, place)}.{kind.rpartition('/')[2]}"
+        kinds[kind] = name
+        _keep(name, messages, kept)
     target = Path(__file__).parent.parent / "lateen/apiserver/kubernetes_fields.json"
     content = {"kinds": kinds, "messages": {name: kept[name] for name in sorted(kept)}}
     target.write_text(json.dumps(content, separators=(",", ":")).replace('},"', '},\n"') + "\n")

@@ -20,7 +20,9 @@ from lateen.api.core.daemon_set import DaemonSet
 from lateen.api.core.deployment import Deployment
 from lateen.api.core.endpoint_slice import EndpointSlice
 from lateen.api.core.event import Event
+from lateen.api.core.event_v1 import EventV1
 from lateen.api.core.horizontal_pod_autoscaler import HorizontalPodAutoscaler
+from lateen.api.core.horizontal_pod_autoscaler_v1 import HorizontalPodAutoscalerV1
 from lateen.api.core.job import Job
 from lateen.api.core.lease import Lease
 from lateen.api.core.namespace import Namespace
@@ -130,6 +132,12 @@ KINDS: tuple[Kind, ...] = (
     Kind(TrafficExtension, ("v1alpha1",), "trafficextensions"),
 )
 
+VIEWS: tuple[Kind, ...] = (
+    Kind(HorizontalPodAutoscalerV1, ("v1",), "horizontalpodautoscalers", ("hpa",), categories=("all",)),
+    Kind(EventV1, ("v1",), "events", ("ev",), status=False),
+)
+"""Versions with a shape of their own, of kinds that are stored as one above."""
+
 UNSUPPORTED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "": (
@@ -180,11 +188,6 @@ def by_name(name: str) -> Kind | None:
     return _by_name().get(name.lower())
 
 
-def by_plural(group: str, version: str, plural: str) -> Kind | None:
-    """The kind of an API path."""
-    return _by_plural().get((group, version, plural))
-
-
 def names(kind: Kind) -> Iterator[str]:
     """Every word that stands for a kind."""
     for word in (kind.plural, kind.singular, *kind.short_names):
@@ -195,7 +198,7 @@ def names(kind: Kind) -> Iterator[str]:
 
 @cache
 def _by_api() -> dict[tuple[str, str], Kind]:
-    return {(version, kind.kind): kind for kind in KINDS for version in kind.api_versions}
+    return {(version, kind.kind): kind for kind in (*KINDS, *VIEWS) for version in kind.api_versions}
 
 
 @cache
@@ -206,8 +209,3 @@ def _by_group() -> dict[tuple[str, str], Kind]:
 @cache
 def _by_name() -> dict[str, Kind]:
     return {name: kind for kind in KINDS for name in names(kind)}
-
-
-@cache
-def _by_plural() -> dict[tuple[str, str, str], Kind]:
-    return {(kind.group, version, kind.plural): kind for kind in KINDS for version in kind.versions}

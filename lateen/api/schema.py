@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 from msgspec import inspect
 
-from lateen.api.kinds import KINDS, Kind
+from lateen.api.kinds import KINDS, VIEWS, Kind
 from lateen.api.struct import Json, ObjectMeta, Struct
 from lateen.lib.durations import Duration
 from lateen.lib.quantities import Quantity
@@ -60,9 +60,9 @@ def component_name(kind: type[Struct]) -> str:
 def components() -> Mapping[str, Json]:
     """All components of all kinds."""
     found: dict[str, Json] = {}
-    for kind in KINDS:
+    for kind in (*KINDS, *VIEWS):
         _add(kind.type, found)
-    for kind in KINDS:
+    for kind in (*KINDS, *VIEWS):
         own = found[component_name(kind.type)]
         own["x-kubernetes-group-version-kind"] = [
             {"group": kind.group, "version": version, "kind": kind.kind} for version in kind.versions

@@ -54,7 +54,10 @@ def _cron_job(document: Json) -> Json:
 
 
 def _autoscaler(document: Json) -> Json:
-    return _spec(document, {"minReplicas": 1})
+    target = {"type": "Utilization", "averageUtilization": 80}
+    return _spec(
+        document, {"minReplicas": 1, "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]}
+    )
 
 
 def _secret(document: Json) -> Json:

@@ -17,6 +17,7 @@ from lateen import __version__
 from lateen.api import schema
 from lateen.api.struct import Json, map_at
 from lateen.apiserver.errors import NotFoundError
+from lateen.apiserver.measures import MEASURES
 from lateen.apiserver.resources import VERBS, Form, Resource, Resources
 from lateen.apiserver.shown import json_response
 
@@ -101,9 +102,9 @@ class Discovery:
         if (group, version) not in self._versions():
             raise NotFoundError("the server could not find the requested resource")
         listed = [each for resource, form in self._forms(group, version) for each in _listed(resource, form)]
-        for plural, kind, namespaced in REVIEWS.get((group, version), ()):
-            verbs = {"name": plural, "singularName": kind.lower(), "namespaced": namespaced, "kind": kind}
-            listed.append({**verbs, "verbs": ["create"]})
+        for plural, kind, namespaced, verbs in _kept_nowhere(group, version):
+            said = {"name": plural, "singularName": kind.lower(), "namespaced": namespaced, "kind": kind}
+            listed.append({**said, "verbs": list(verbs)})
         group_version = f"{group}/{version}" if group else version
         head = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version}
         return json_response({**head, "resources": listed})
@@ -111,7 +112,7 @@ class Discovery:
     def _versions(self) -> list[tuple[str, str]]:
         """Group and version of everything, preferred versions first."""
         found = {(each.group, version): None for each in self._resources.all() for version in each.versions}
-        return list(found | dict.fromkeys(REVIEWS))
+        return list(found | dict.fromkeys((*REVIEWS, *MEASURES)))
 
     def _forms(self, group: str, version: str) -> Iterator[tuple[Resource, Form]]:
         for each in self._resources.all():
@@ -160,14 +161,14 @@ class Discovery:
             if parts:
                 each["subresources"] = parts
             found.append(each)
-        for plural, name, namespaced in REVIEWS.get((group, version), ()):
+        for plural, name, namespaced, verbs in _kept_nowhere(group, version):
             found.append(
                 {
                     "resource": plural,
                     "responseKind": {"group": group, "version": version, "kind": name},
                     "scope": "Namespaced" if namespaced else "Cluster",
                     "singularResource": name.lower(),
-                    "verbs": ["create"],
+                    "verbs": list(verbs),
                 }
             )
         return found
@@ -225,6 +226,14 @@ class Discovery:
             paths |= _paths(resource, form)
         head = {"openapi": "3.0.0", "info": {"title": "lateen", "version": __version__}}
         return {**head, "paths": paths, "components": {"schemas": schemas}}
+
+
+def _kept_nowhere(group: str, version: str) -> Iterator[tuple[str, str, bool, Sequence[str]]]:
+    """Plural, kind, whether in namespaces, and verbs of what looks like objects and is in no store."""
+    for plural, kind, namespaced in REVIEWS.get((group, version), ()):
+        yield plural, kind, namespaced, ("create",)
+    for plural, kind, namespaced in MEASURES.get((group, version), ()):
+        yield plural, kind, namespaced, ("get", "list")
 
 
 def _listed(resource: Resource, form: Form) -> Iterator[Json]:

@@ -4,6 +4,7 @@
     /api, /apis, /openapi/v2, /openapi/v3      what there is, see `discovery`
     /lateen/v1/apply, /lateen/v1/delete        POST whole files
     /lateen/v1/history?ref=KIND.GROUP/NS/NAME  GET
+    /lateen/v1/usage                           POST what Pods use, see `measures`
     /lateen/v1/revisions, /at, /diff, /rollback  see `past`
     /healthz, /livez, /readyz, /version
 
@@ -31,6 +32,7 @@ from lateen.apiserver import files, streams
 from lateen.apiserver.access import Guard
 from lateen.apiserver.admission import Admission
 from lateen.apiserver.bodies import FILES_BYTES, body, decoded, document
+from lateen.apiserver.calls import Call
 from lateen.apiserver.credentials import acting_as
 from lateen.apiserver.discovery import REVIEWS, Discovery
 from lateen.apiserver.errors import (
@@ -43,6 +45,7 @@ from lateen.apiserver.errors import (
     UnauthorizedError,
     to_status,
 )
+from lateen.apiserver.measures import MEASURES, Measures
 from lateen.apiserver.past import past_routes
 from lateen.apiserver.rbac import Roles
 from lateen.apiserver.reading import Reader, truth
@@ -54,7 +57,7 @@ from lateen.apiserver.structural import structural
 from lateen.apiserver.targets import Attributes, Target, attributes, parse
 from lateen.apiserver.users import MASTERS, OWNER, Authenticator, User
 from lateen.apiserver.validation import Validator
-from lateen.apiserver.writing import Call, Editor
+from lateen.apiserver.writing import Editor
 from lateen.lib.ids import parse_ref
 
 Part = Callable[[Request], Awaitable[Response]]
@@ -94,7 +97,8 @@ def application(
     if pods is not None:
         served[("pods", "log")] = streams.log_part(pods)
         served |= {("pods", part): streams.spdy_refused for part in _STREAMED}
-    api = _Api(store, resources, roles, check, Reviews(roles, authenticate), served, now)
+    measures = Measures(store)
+    api = _Api(store, resources, roles, check, Reviews(roles, authenticate), served, measures, now)
     sockets = _Sockets(roles, pods)
     own = _Own(store, check, analyse, ready)
     return Starlette(
@@ -117,6 +121,7 @@ def application(
             Route("/lateen/v1/apply", own.apply, methods=["POST"]),
             Route("/lateen/v1/delete", own.delete, methods=["POST"]),
             Route("/lateen/v1/history", own.history),
+            Route("/lateen/v1/usage", measures.take, methods=["POST"]),
             Route("/healthz", own.healthy),
             Route("/livez", own.healthy),
             Route("/readyz", own.ready),
@@ -172,9 +177,11 @@ class _Api:
         check: files.Check,
         reviews: Reviews,
         parts: Mapping[tuple[str, str], Part],
+        measures: Measures,
         now: Callable[[], dt.datetime],
     ) -> None:
         self._resources = resources
+        self._measures = measures
         self._roles = roles
         self._discovery = Discovery(resources)
         self._reader = Reader(store, now)
@@ -224,6 +231,10 @@ class _Api:
         review = self._review(request, group, version)
         if review is not None:
             return await self._answer(request, *review)
+        if (group, version) in MEASURES:
+            wanted = self._measures.wanted(request)
+            self._allow(request, wanted)
+            return self._measures.answer(request, wanted)
         watch = truth(request.query_params.get("watch", ""))
         target = parse(self._resources, request.method, group, version, request.path_params["rest"], watch=watch)
         self._allow(request, attributes(target))

@@ -64,7 +64,7 @@ def _document(content: bytes) -> Json:
             raise ValueError("compressed bodies are not read")
     table = _table()
     kind = head.get("kind", "")
-    message = table.kinds.get(kind)
+    message = table.kinds.get(f"{head.get('apiVersion', '')}/{kind}") or table.kinds.get(kind)
     if message is None:
         raise MediaTypeError(f"{kind or 'this'} has no protobuf form here", remedy="send application/json")
     return {**head, **_message(message, raw, _DEPTH)}

@@ -197,7 +197,8 @@ def _view() -> list[Json]:
     rules = [
         _rule((group,), [each for each in resources if each != "secrets"], _READ) for group, resources in _WORKLOADS
     ]
-    return [*rules, _rule(("",), ("namespaces",), _READ), _rule(_MESH, ("*",), _READ)]
+    measures = _rule(("metrics.k8s.io",), ("pods",), ("get", "list"))
+    return [*rules, _rule(("",), ("namespaces",), _READ), measures, _rule(_MESH, ("*",), _READ)]
 
 
 def _edit() -> list[Json]:

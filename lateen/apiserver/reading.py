@@ -158,7 +158,9 @@ class _Snapshot(msgspec.Struct, frozen=True):
 def selector_of(request: Request, target: Target) -> Match:
     """What a request selects. BadRequestError when it cannot be read, or the kind has no such field."""
     query = request.query_params
-    match = selector(query.get("labelSelector", ""), query.get("fieldSelector", ""), target.form.selectable)
+    view = target.form.view
+    names = view.fields if view is not None else None
+    match = selector(query.get("labelSelector", ""), query.get("fieldSelector", ""), target.form.selectable, names)
     if not target.name:
         return match
     return lambda row: row.ref.name == target.name and match(row)

@@ -12,9 +12,11 @@ from typing import Any, Final
 import msgspec
 
 from lateen.api import schema
-from lateen.api.kinds import KINDS, Kind
+from lateen.api.kinds import KINDS, VIEWS, Kind
 from lateen.api.struct import Json, list_at, map_at
 from lateen.apiserver.rows import Change, Row
+from lateen.apiserver.views import VIEWS as SHAPES
+from lateen.apiserver.views import View
 
 DEFINITIONS: Final = ("apiextensions.k8s.io", "CustomResourceDefinition")
 VERBS: Final = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -40,7 +42,7 @@ class Scale(msgspec.Struct, frozen=True):
 
 
 class Form(msgspec.Struct, frozen=True):
-    """One version of a resource."""
+    """One version of a resource. `view`: for one with another shape than what is stored."""
 
     name: str
     schema: Json
@@ -49,6 +51,7 @@ class Form(msgspec.Struct, frozen=True):
     columns: tuple[Column, ...] = ()
     warning: str = ""
     selectable: tuple[str, ...] = ()
+    view: View | None = None
 
 
 class Resource(msgspec.Struct, frozen=True):
@@ -66,11 +69,13 @@ class Resource(msgspec.Struct, frozen=True):
     versions: Mapping[str, Form]
     stored: str
     kind_of: Kind | None = None
+    stored_in: str | None = None
+    """The group that the store keeps it in, where that is another."""
 
     @property
     def collection(self) -> tuple[str, str]:
         """The store's name of it."""
-        return (self.group, self.kind)
+        return (self.group if self.stored_in is None else self.stored_in, self.kind)
 
     @property
     def qualified(self) -> str:
@@ -87,6 +92,7 @@ class Resources:
 
     def __init__(self, rows: Sequence[Row] = ()) -> None:
         self._own = {each.collection: each for each in map(_own, KINDS)}
+        self._views = _with_views(self._own)
         self._custom: dict[tuple[str, str], Resource] = {}
         self._by_path: dict[tuple[str, str, str], Resource] = {}
         self.generation = 0
@@ -106,6 +112,7 @@ class Resources:
     def all(self) -> Iterator[Resource]:
         """Every resource."""
         yield from self._own.values()
+        yield from self._views
         yield from self._custom.values()
 
     def custom(self) -> list[Resource]:
@@ -168,6 +175,25 @@ def _own(kind: Kind) -> Resource:
         stored=kind.versions[0],
         kind_of=kind,
     )
+
+
+def _with_views(own: dict[tuple[str, str], Resource]) -> tuple[Resource, ...]:
+    """Adds versions of another shape to the kinds of their group; kinds that are shown in a second group."""
+    others: list[Resource] = []
+    for kind in VIEWS:
+        alone = _own(kind)
+        shapes = {each: SHAPES[f"{alone.api_version(each)} {kind.kind}"] for each in kind.versions}
+        forms = {
+            name: msgspec.structs.replace(alone.versions[name], view=view, selectable=tuple(view.fields))
+            for name, view in shapes.items()
+        }
+        there = own.get(alone.collection)
+        if there is not None:
+            own[there.collection] = msgspec.structs.replace(there, versions={**there.versions, **forms})
+            continue
+        group = shapes[kind.versions[0]].api_version.rpartition("/")[0]
+        others.append(msgspec.structs.replace(alone, versions=forms, stored_in=group))
+    return tuple(others)
 
 
 _SELECTABLE: Final[Mapping[str, tuple[str, ...]]] = {

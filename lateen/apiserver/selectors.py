@@ -7,7 +7,7 @@ Labels: `a=b`, `a==b`, `a!=b`, `a in (b, c)`, `a notin (b)`, `a`, `!a`, joined b
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -25,10 +25,10 @@ _REQUIREMENT: Final = re.compile(
 _FIELDS: Final = ("metadata.name", "metadata.namespace")
 
 
-def selector(labels: str, fields: str, selectable: Sequence[str] = ()) -> Match:
-    """True for rows that both selectors mean; `selectable` are the kind's own fields. BadRequestError when one cannot
-    be read."""
-    requirements = [*_labels(labels), *_fields(fields, selectable)]
+def selector(labels: str, fields: str, selectable: Sequence[str] = (), names: Mapping[str, str] | None = None) -> Match:
+    """True for rows that both selectors mean; `selectable` are the kind's own fields, `names` what some are called in
+    the store. BadRequestError when one cannot be read."""
+    requirements = [*_labels(labels), *_fields(fields, selectable, names or {})]
     if not requirements:
         return _everything
     return lambda row: all(each(row) for each in requirements)
@@ -69,7 +69,7 @@ def _everything(row: Row) -> bool:
     return True
 
 
-def _fields(text: str, selectable: Sequence[str]) -> list[Match]:
+def _fields(text: str, selectable: Sequence[str], names: Mapping[str, str]) -> list[Match]:
     found: list[Match] = []
     for part in filter(None, (each.strip() for each in text.split(","))):
         key, operator, value = re.split(r"(!=|==|=)", part, maxsplit=1) if "=" in part else (part, "", "")
@@ -78,7 +78,7 @@ def _fields(text: str, selectable: Sequence[str]) -> list[Match]:
                 f'"{part}" is not a known field selector: only {", ".join((*_FIELDS, *selectable))}',
                 remedy="write FIELD=VALUE",
             )
-        found.append(_field(key, value, equal=operator != "!="))
+        found.append(_field(names.get(key, key), value, equal=operator != "!="))
     return found
 
 

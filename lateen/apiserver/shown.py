@@ -6,7 +6,7 @@ JSON is a concatenation of what the store holds; tables and bare metadata are ma
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -31,14 +31,14 @@ class Lines:
     def __init__(self) -> None:
         self._lines: dict[tuple[bytes, int, str], bytes] = {}
 
-    def of(self, kind: bytes, row: Row, version: str) -> bytes:
-        """The line of an event; `version` empty: as stored."""
+    def of(self, kind: bytes, row: Row, version: str, document: Callable[[Row], bytes]) -> bytes:
+        """The line of an event in that version, of which `document` makes the object."""
         key = (kind, row.revision, version)
         line = self._lines.get(key)
         if line is None:
             if len(self._lines) >= _LINES_KEPT:
                 self._lines.clear()
-            line = self._lines[key] = b'{"type":"' + kind + b'","object":' + row.document(version) + b"}\n"
+            line = self._lines[key] = b'{"type":"' + kind + b'","object":' + document(row) + b"}\n"
         return line
 
 
@@ -55,6 +55,9 @@ class Shown:
 
     def document(self, row: Row) -> bytes:
         """One object, as JSON in the version that was asked for."""
+        view = self._target.form.view
+        if view is not None:
+            return msgspec.json.encode(view.show(row.decode(view.api_version)))
         version = self._target.api_version
         return row.document("" if row.api_version == version else version)
 
@@ -83,8 +86,7 @@ class Shown:
     def event(self, kind: bytes, row: Row) -> bytes:
         """One line of a watch."""
         if self._lines is not None and self._form == "":
-            version = self._target.api_version
-            return self._lines.of(kind, row, "" if row.api_version == version else version)
+            return self._lines.of(kind, row, self._target.api_version, self.document)
         return b'{"type":"' + kind + b'","object":' + self.object(row) + b"}\n"
 
     def bookmark(self, revision: int, *, initial: bool = False) -> bytes:

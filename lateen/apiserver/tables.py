@@ -7,24 +7,14 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from lateen.api.struct import Json, list_at, map_at
-from lateen.apiserver.resources import Form, Resource, value_at
-
-Cell = Callable[[Json, dt.datetime], Any]
-
-
-class _Column(msgspec.Struct, frozen=True):
-    name: str
-    cell: Cell
-    type: str = "string"
-    priority: int = 0
-    description: str = ""
-    format: str = ""
+from lateen.api.struct import Json, map_at
+from lateen.apiserver.columns import AGE, MESH, NAME, OWN, WITHOUT_AGE, Cell, Column, age
+from lateen.apiserver.resources import Form, Resource
 
 
 def definitions(resource: Resource, form: Form) -> list[Json]:
@@ -43,7 +33,8 @@ def definitions(resource: Resource, form: Form) -> list[Json]:
 
 def row(resource: Resource, form: Form, document: Json, now: dt.datetime, include: str) -> Json:
     """One object's row. `include` says what comes along: `Metadata`, `Object` or `None`."""
-    made: Json = {"cells": [each.cell(document, now) for each in _columns(resource, form)]}
+    stored = document if form.view is None else form.view.read(document)
+    made: Json = {"cells": [each.cell(stored, now) for each in _columns(resource, form)]}
     if include == "Object":
         made["object"] = document
     elif include != "None":
@@ -57,48 +48,21 @@ def partial(document: Json) -> Json:
     return {**head, "metadata": map_at(document, "metadata")}
 
 
-def age(since: str, now: dt.datetime) -> str:
-    """How long ago a moment was, as kubectl writes it: 5s, 3m20s, 47h, 12d."""
-    try:
-        seconds = int((now - dt.datetime.fromisoformat(since)).total_seconds())
-    except (ValueError, TypeError):
-        return "<unknown>"
-    return duration(max(0, seconds))
-
-
-def duration(seconds: int) -> str:
-    """Seconds in at most two units."""
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if seconds < 120:
-        return f"{seconds}s"
-    if minutes < 10:
-        return f"{minutes}m" + (f"{seconds % 60}s" if seconds % 60 else "")
-    if hours < 3:
-        return f"{minutes}m"
-    if hours < 8:
-        return f"{hours}h" + (f"{minutes % 60}m" if minutes % 60 else "")
-    if hours < 48:
-        return f"{hours}h"
-    if days < 8:
-        return f"{days}d" + (f"{hours % 24}h" if hours % 24 else "")
-    return f"{days}d" if days < 730 else f"{days // 365}y" + (f"{days % 365}d" if days % 365 else "")
-
-
-def _columns(resource: Resource, form: Form) -> Sequence[_Column]:
-    own = _OWN.get(resource.kind) if resource.kind_of is not None else None
+def _columns(resource: Resource, form: Form) -> Sequence[Column]:
+    own = OWN.get(resource.kind) if resource.kind_of is not None else None
     if own is not None:
-        return (_NAME, *own, _AGE) if resource.kind not in _WITHOUT_AGE else own
+        return (NAME, *own, AGE) if resource.kind not in WITHOUT_AGE else own
     if resource.kind_of is not None and resource.group.endswith("istio.io"):
-        return _MESH
+        return MESH
     if form.columns:
         return (
-            _NAME,
+            NAME,
             *(
-                _Column(each.name, _at(each.path, each.type), each.type, each.priority, each.description, each.format)
+                Column(each.name, _at(each.path, each.type), each.type, each.priority, each.description, each.format)
                 for each in form.columns
             ),
         )
-    return (_NAME, _AGE)
+    return (NAME, AGE)
 
 
 # -- JSON paths of custom columns ----------------------------------------------------------------------
@@ -147,272 +111,3 @@ def _at(path: str, kind: str) -> Cell:
         return found[0]
 
     return cell
-
-
-# -- lateen's own kinds --------------------------------------------------------------------------------
-
-
-def _get(document: Json, *steps: str, default: Any = None) -> Any:
-    found = value_at(document, steps)
-    return default if found is None else found
-
-
-def _field(*steps: str, default: Any = "<none>") -> Cell:
-    return lambda document, now: _get(document, *steps, default=default)
-
-
-def _keys(*names: str) -> Cell:
-    return lambda document, now: sum(len(document.get(name) or ()) for name in names)
-
-
-def _pairs(*steps: str) -> Cell:
-    return lambda document, now: ",".join(f"{k}={v}" for k, v in _get(document, *steps, default={}).items()) or "<none>"
-
-
-def _since(*steps: str) -> Cell:
-    return lambda document, now: age(_get(document, *steps, default=""), now) if _get(document, *steps) else "<none>"
-
-
-def _containers(part: str) -> Cell:
-    def cell(document: Json, now: dt.datetime) -> str:
-        template = _get(document, "spec", "template", "spec", default=None) or _get(document, "spec", default={})
-        return ",".join(str(each.get(part) or "<none>") for each in list_at(template, "containers"))
-
-    return cell
-
-
-def _ready_pod(document: Json, now: dt.datetime) -> str:
-    statuses = _get(document, "status", "containerStatuses", default=())
-    wanted = max(len(_get(document, "spec", "containers", default=())), len(statuses))  # the proxy has only a status
-    return f"{sum(bool(each.get('ready')) for each in statuses)}/{wanted}"
-
-
-def _pod_status(document: Json, now: dt.datetime) -> str:
-    reason = _get(document, "status", "reason") or _get(document, "status", "phase", default="Pending")
-    for each in _get(document, "status", "initContainerStatuses", default=()):
-        waiting = _get(each, "state", "waiting", "reason")
-        if waiting and waiting != "PodInitializing":
-            return f"Init:{waiting}"
-    for each in _get(document, "status", "containerStatuses", default=()):
-        waiting, ended = _get(each, "state", "waiting", "reason"), _get(each, "state", "terminated", "reason")
-        reason = waiting or ended or reason
-    return "Terminating" if _get(document, "metadata", "deletionTimestamp") else reason
-
-
-def _restarts(document: Json, now: dt.datetime) -> str:
-    statuses = _get(document, "status", "containerStatuses", default=())
-    count = sum(each.get("restartCount") or 0 for each in statuses)
-    ends = [_get(each, "lastState", "terminated", "finishedAt", default="") for each in statuses]
-    return f"{count} ({age(max(ends), now)} ago)" if count and any(ends) else str(count)
-
-
-def _of(there: str, wanted: str, default: int = 1) -> Cell:
-    return lambda document, now: (
-        f"{_get(document, 'status', there, default=0)}/{_get(document, 'spec', wanted, default=default)}"
-    )
-
-
-def _ports(document: Json, now: dt.datetime) -> str:
-    said: list[str] = []
-    for each in _get(document, "spec", "ports", default=()):
-        node = f":{each['nodePort']}" if each.get("nodePort") else ""
-        said.append(f"{each.get('port')}{node}/{each.get('protocol') or 'TCP'}")
-    return ",".join(said) or "<none>"
-
-
-def _external(document: Json, now: dt.datetime) -> str:
-    addresses = _get(document, "spec", "externalIPs", default=[])
-    ingress = _get(document, "status", "loadBalancer", "ingress", default=[])
-    found = [*addresses, *(each.get("ip") or each.get("hostname") for each in ingress)]
-    return ",".join(found) or _get(document, "spec", "externalName") or "<none>"
-
-
-def _job_status(document: Json, now: dt.datetime) -> str:
-    for each in _get(document, "status", "conditions", default=()):
-        if each.get("status") == "True" and each.get("type") in ("Complete", "Failed", "Suspended"):
-            return each["type"]
-    return "Terminating" if _get(document, "metadata", "deletionTimestamp") else "Running"
-
-
-def _job_duration(document: Json, now: dt.datetime) -> str:
-    begun, ended = _get(document, "status", "startTime"), _get(document, "status", "completionTime")
-    if not begun:
-        return ""
-    return age(begun, dt.datetime.fromisoformat(ended) if ended else now)
-
-
-def _slice_ports(document: Json, now: dt.datetime) -> str:
-    return ",".join(str(each.get("port")) for each in list_at(document, "ports")) or "<unset>"
-
-
-def _endpoints(document: Json, now: dt.datetime) -> str:
-    found = [address for each in list_at(document, "endpoints") for address in list_at(each, "addresses")]
-    more = f" + {len(found) - 3} more..." if len(found) > 3 else ""
-    return ",".join(found[:3]) + more or "<unset>"
-
-
-def _phase(document: Json, now: dt.datetime) -> str:
-    gone = _get(document, "metadata", "deletionTimestamp")
-    return "Terminating" if gone else _get(document, "status", "phase", default="Active")
-
-
-def _node_status(document: Json, now: dt.datetime) -> str:
-    return "Ready" if _condition(document, "Ready") == "True" else "NotReady"
-
-
-def _condition(document: Json, kind: str) -> str:
-    for each in _get(document, "status", "conditions", default=()):
-        if each.get("type") == kind:
-            return each.get("status") or "Unknown"
-    return ""
-
-
-def _scaled(document: Json, now: dt.datetime) -> str:
-    return f"{_get(document, 'spec', 'scaleTargetRef', 'kind')}/{_get(document, 'spec', 'scaleTargetRef', 'name')}"
-
-
-def _targets(document: Json, now: dt.datetime) -> str:
-    current = {
-        _get(each, "resource", "name"): _get(each, "resource", "current", default={})
-        for each in _get(document, "status", "currentMetrics", default=())
-    }
-    said: list[str] = []
-    for each in _get(document, "spec", "metrics", default=()):
-        name, target = _get(each, "resource", "name"), _get(each, "resource", "target", default={})
-        now_at = current.get(name, {})
-        if "averageUtilization" in target:
-            said.append(f"{name}: {now_at.get('averageUtilization', '<unknown>')}%/{target['averageUtilization']}%")
-        else:
-            said.append(f"{name}: {now_at.get('averageValue', '<unknown>')}/{target.get('averageValue')}")
-    return ", ".join(said) or "<none>"
-
-
-def _object(document: Json, now: dt.datetime) -> str:
-    about: Json = map_at(document, "involvedObject")
-    return f"{str(about.get('kind', '')).lower()}/{about.get('name', '')}"
-
-
-def _seen(document: Json, now: dt.datetime) -> str:
-    last = document.get("lastTimestamp") or document.get("eventTime") or _get(document, "metadata", "creationTimestamp")
-    return age(last or "", now)
-
-
-def _role(document: Json, now: dt.datetime) -> str:
-    return f"{_get(document, 'roleRef', 'kind')}/{_get(document, 'roleRef', 'name')}"
-
-
-def _findings(document: Json, now: dt.datetime) -> str:
-    found = _get(document, "status", "findings", default=())
-    return ",".join(sorted({str(each.get("code")) for each in found}))
-
-
-_NAME: Final = _Column("Name", _field("metadata", "name", default=""), format="name")
-_AGE: Final = _Column(
-    "Age", lambda document, now: age(_get(document, "metadata", "creationTimestamp", default=""), now)
-)
-_IMAGES: Final = (
-    _Column("Containers", _containers("name"), priority=1),
-    _Column("Images", _containers("image"), priority=1),
-)
-_SELECTOR: Final = _Column("Selector", _pairs("spec", "selector", "matchLabels"), priority=1)
-_LIVE: Final = _Column("Live", lambda document, now: _condition(document, "Programmed") or "Unknown")
-_MESH: Final = (_NAME, _LIVE, _Column("Findings", _findings), _AGE)
-_WITHOUT_AGE: Final = frozenset({"Event", "CustomResourceDefinition", "Role", "ClusterRole"})
-_CREATED: Final = _Column("Created At", _field("metadata", "creationTimestamp", default=""), "date")
-
-_OWN: Final[Mapping[str, Sequence[_Column]]] = {
-    "Namespace": (_Column("Status", _phase),),
-    "Node": (
-        _Column("Status", _node_status),
-        _Column("Roles", lambda document, now: "<none>"),
-        _Column("Version", _field("status", "nodeInfo", "kubeletVersion", default="")),
-        _Column("Internal-IP", lambda d, now: (find(".status.addresses[0].address", d) or [""])[0], priority=1),
-        _Column("Kernel-Version", _field("status", "nodeInfo", "kernelVersion", default=""), priority=1),
-    ),
-    "ServiceAccount": (_Column("Secrets", _keys("secrets"), "integer"),),
-    "ConfigMap": (_Column("Data", _keys("data", "binaryData"), "integer"),),
-    "Secret": (_Column("Type", _field("type", default="Opaque")), _Column("Data", _keys("data"), "integer")),
-    "Service": (
-        _Column("Type", _field("spec", "type", default="ClusterIP")),
-        _Column("Cluster-IP", _field("spec", "clusterIP")),
-        _Column("External-IP", _external),
-        _Column("Port(s)", _ports),
-        _Column("Selector", _pairs("spec", "selector"), priority=1),
-    ),
-    "EndpointSlice": (
-        _Column("AddressType", _field("addressType", default="")),
-        _Column("Ports", _slice_ports),
-        _Column("Endpoints", _endpoints),
-    ),
-    "Pod": (
-        _Column("Ready", _ready_pod),
-        _Column("Status", _pod_status),
-        _Column("Restarts", _restarts),
-        _Column("IP", _field("status", "podIP"), priority=1),
-        _Column("Node", _field("spec", "nodeName"), priority=1),
-        _Column("Nominated Node", _field("status", "nominatedNodeName"), priority=1),
-        _Column("Readiness Gates", lambda document, now: "<none>", priority=1),
-    ),
-    "Event": (
-        _Column("Last Seen", _seen),
-        _Column("Type", _field("type", default="")),
-        _Column("Reason", _field("reason", default="")),
-        _Column("Object", _object),
-        _Column("Message", _field("message", default="")),
-        _Column("Name", _field("metadata", "name", default=""), priority=1),
-    ),
-    "Deployment": (
-        _Column("Ready", _of("readyReplicas", "replicas")),
-        _Column("Up-to-date", _field("status", "updatedReplicas", default=0), "integer"),
-        _Column("Available", _field("status", "availableReplicas", default=0), "integer"),
-        *_IMAGES,
-        _SELECTOR,
-    ),
-    "ReplicaSet": (
-        _Column("Desired", _field("spec", "replicas", default=1), "integer"),
-        _Column("Current", _field("status", "replicas", default=0), "integer"),
-        _Column("Ready", _field("status", "readyReplicas", default=0), "integer"),
-        *_IMAGES,
-        _SELECTOR,
-    ),
-    "StatefulSet": (_Column("Ready", _of("readyReplicas", "replicas")), *_IMAGES),
-    "DaemonSet": (
-        _Column("Desired", _field("status", "desiredNumberScheduled", default=0), "integer"),
-        _Column("Current", _field("status", "currentNumberScheduled", default=0), "integer"),
-        _Column("Ready", _field("status", "numberReady", default=0), "integer"),
-        _Column("Up-to-date", _field("status", "updatedNumberScheduled", default=0), "integer"),
-        _Column("Available", _field("status", "numberAvailable", default=0), "integer"),
-        _Column("Node Selector", _pairs("spec", "template", "spec", "nodeSelector")),
-        *_IMAGES,
-        _SELECTOR,
-    ),
-    "Job": (
-        _Column("Status", _job_status),
-        _Column("Completions", _of("succeeded", "completions")),
-        _Column("Duration", _job_duration),
-        *_IMAGES,
-        _SELECTOR,
-    ),
-    "CronJob": (
-        _Column("Schedule", _field("spec", "schedule", default="")),
-        _Column("Timezone", _field("spec", "timeZone")),
-        _Column("Suspend", lambda document, now: str(bool(_get(document, "spec", "suspend")))),
-        _Column("Active", lambda document, now: len(_get(document, "status", "active", default=())), "integer"),
-        _Column("Last Schedule", _since("status", "lastScheduleTime")),
-    ),
-    "HorizontalPodAutoscaler": (
-        _Column("Reference", _scaled),
-        _Column("Targets", _targets),
-        _Column("MinPods", _field("spec", "minReplicas", default=1), "integer"),
-        _Column("MaxPods", _field("spec", "maxReplicas", default=0), "integer"),
-        _Column("Replicas", _field("status", "currentReplicas", default=0), "integer"),
-    ),
-    "Lease": (_Column("Holder", _field("spec", "holderIdentity", default="")),),
-    "Role": (_NAME, _CREATED),
-    "ClusterRole": (_NAME, _CREATED),
-    "RoleBinding": (_Column("Role", _role),),
-    "ClusterRoleBinding": (_Column("Role", _role),),
-    "CustomResourceDefinition": (_NAME, _CREATED),
-    "MutatingWebhookConfiguration": (_Column("Webhooks", _keys("webhooks"), "integer"),),
-    "ValidatingWebhookConfiguration": (_Column("Webhooks", _keys("webhooks"), "integer"),),
-}

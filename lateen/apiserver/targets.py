@@ -22,7 +22,8 @@ _MANY: Final = {"GET": "list", "HEAD": "list", "POST": "create", "DELETE": "dele
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A collection or an object of one resource, or a part of one; `rest` is what follows the part."""
+    """A collection or an object of one resource, or a part of one; `rest` is what follows the part. `home`: where a
+    version with another shape is stored."""
 
     resource: Resource
     form: Form
@@ -31,11 +32,19 @@ class Target(msgspec.Struct, frozen=True):
     name: str = ""
     part: str = ""
     rest: str = ""
+    home: tuple[Resource, Form] | None = None
+
+    @property
+    def stored(self) -> Target:
+        """The same in the version that is stored, for a version with another shape."""
+        if self.home is None:
+            return self
+        return msgspec.structs.replace(self, resource=self.home[0], form=self.home[1], home=None)
 
     @property
     def ref(self) -> Ref:
         """The object."""
-        return Ref(self.resource.group, self.resource.kind, self.namespace, self.name)
+        return Ref(*self.resource.collection, self.namespace, self.name)
 
     @property
     def api_version(self) -> str:
@@ -84,4 +93,14 @@ def parse(resources: Resources, method: str, group: str, version: str, path: str
     form = resource.versions[version]
     if (part == "status" and not form.status) or (part == "scale" and form.scale is None):
         raise NotFoundError(f"{resource.plural} have no {part}", remedy="kubectl get --raw /apis shows the parts")
-    return Target(resource, form, verb, namespace, name, part, "/".join(filter(None, more)))
+    return Target(resource, form, verb, namespace, name, part, "/".join(filter(None, more)), stored_as(resources, form))
+
+
+def stored_as(resources: Resources, form: Form) -> tuple[Resource, Form] | None:
+    """The resource and version in which a version of another shape is stored."""
+    if form.view is None:
+        return None
+    kind = form.schema["x-kubernetes-group-version-kind"][0]["kind"]
+    found = resources.of_document({"apiVersion": form.view.api_version, "kind": kind})
+    assert found is not None
+    return found

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from typing import Any, Final, cast, get_args
+from typing import Any, Final
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
 from lateen.api.struct import Json, map_at
-from lateen.apiserver import managed, patches
+from lateen.apiserver import managed
 from lateen.apiserver.access import Guard
 from lateen.apiserver.admission import Admission, Admitting
 from lateen.apiserver.bodies import OBJECT_BYTES, body, decoded, document, media_type, number
-from lateen.apiserver.deletion import Delete, Propagation
-from lateen.apiserver.errors import BadRequestError, ConflictError, InvalidError, MediaTypeError, NotFoundError
+from lateen.apiserver.calls import Call, deletion_of, located, named, patch_of, with_warnings
+from lateen.apiserver.deletion import Delete
+from lateen.apiserver.errors import BadRequestError, ConflictError, InvalidError, NotFoundError
 from lateen.apiserver.managed import Entry, Writer
-from lateen.apiserver.merge import merge_patch
 from lateen.apiserver.operations import Create, Operation, PutStatus, Replace, SetFindings
 from lateen.apiserver.reading import Reader, not_found, selector_of
 from lateen.apiserver.resources import Resources, Scale, value_at
@@ -31,51 +30,16 @@ from lateen.apiserver.scale import scale_document, with_replicas
 from lateen.apiserver.shown import Shown, json_response
 from lateen.apiserver.store import Store
 from lateen.apiserver.targets import Target
-from lateen.apiserver.users import User
-from lateen.apiserver.validation import FieldValidation, Validator
+from lateen.apiserver.validation import Validator
 from lateen.lib.findings import Finding
 from lateen.lib.ids import Ref
 
 _TRIES: Final = 20
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 _APPLY: Final = "application/apply-patch+yaml"
-_FIELD_VALIDATION: Final[tuple[str, ...]] = get_args(FieldValidation)
-_PROPAGATION: Final[tuple[str, ...]] = get_args(Propagation)
 
 Make = Callable[[Row | None], Json]
 """The wanted document, from what is there."""
-
-
-class Call(msgspec.Struct, frozen=True):
-    """One request that writes."""
-
-    request: Request
-    target: Target
-    user: User
-
-    @property
-    def dry_run(self) -> bool:
-        """True when nothing is to be kept. BadRequestError for a value other than `All`."""
-        said = self.request.query_params.get("dryRun")
-        if said not in (None, "", "All"):
-            raise BadRequestError(f"dryRun={said} is not possible", remedy="write dryRun=All")
-        return bool(said)
-
-    @property
-    def manager(self) -> str:
-        """Who the fields belong to: the field manager, else the program's name."""
-        given = self.request.query_params.get("fieldManager", "")
-        if len(given) > 128:
-            raise BadRequestError("fieldManager has more than 128 characters", remedy="choose a shorter name")
-        return given or self.request.headers.get("user-agent", "").partition("/")[0][:128] or "unknown"
-
-    @property
-    def unknown(self) -> FieldValidation:
-        """What becomes of unknown fields."""
-        said = self.request.query_params.get("fieldValidation") or "Warn"
-        if said not in _FIELD_VALIDATION:
-            raise BadRequestError(f"fieldValidation={said} is not possible", remedy="Strict, Warn or Ignore")
-        return cast("FieldValidation", said)
 
 
 class Editor:
@@ -103,15 +67,16 @@ class Editor:
 
     async def create(self, call: Call) -> Response:
         """A new object."""
-        asked = _located(await document(call.request), call.target)
+        asked = located(await document(call.request), call.target)
         if map_at(asked, "metadata").get("resourceVersion"):
             raise BadRequestError("resourceVersion should not be set on objects to be created")
-        row, warnings = await self._create(call, asked)
-        return self._answer(call, row, warnings, 201)
+        asked, heard = self._read(call, asked)
+        row, warnings = await self._create(call.stored, asked)
+        return self._answer(call, row, heard + warnings, 201)
 
     async def replace(self, call: Call) -> Response:
         """The object, or its status, as a whole."""
-        asked = _named(await document(call.request), call.target)
+        asked = named(await document(call.request), call.target)
         pinned = map_at(asked, "metadata").get("resourceVersion", "")
 
         def make(row: Row | None) -> Json:
@@ -125,39 +90,48 @@ class Editor:
         if kind == _APPLY:
             return await self._apply(call)
         content = await body(call.request, OBJECT_BYTES)
-        change = _patch(kind, content, call.target)
+        change = patch_of(kind, content, call.target)
         pinned = False
 
         def make(row: Row | None) -> Json:
             nonlocal pinned
             assert row is not None
-            current = row.decode(call.target.api_version)
+            current = _shown(row, call.target)
             wanted = change(current)
             given = map_at(wanted, "metadata").get("resourceVersion")
             pinned = given is not None and given != current["metadata"]["resourceVersion"]
-            return _named(wanted, call.target)
+            return named(wanted, call.target)
 
         return await self._change(call, make, pinned=lambda: pinned)
 
     async def _change(self, call: Call, make: Make, *, pinned: bool | Callable[[], bool]) -> Response:
         for _ in range(_TRIES):
             row = self._reader.existing(call.target)
-            wanted = make(row)
+            wanted, heard = self._read(call, make(row))
             fixed = pinned if isinstance(pinned, bool) else pinned()
             try:
-                after, warnings = await self._update(call, row, wanted, pinned=fixed)
+                after, warnings = await self._update(call.stored, row, wanted, pinned=fixed)
             except ConflictError:
                 if fixed or self._store.get(row.ref) == row:
                     raise
                 continue
-            return self._answer(call, after, warnings)
+            return self._answer(call, after, heard + warnings)
         raise ConflictError(f"{call.target.ref.short} changes too fast", remedy="try again")
 
-    async def _apply(self, call: Call) -> Response:
+    def _read(self, call: Call, asked: Json) -> tuple[Json, list[str]]:
+        """A document in the version that is stored, and what its author should hear."""
+        target = call.target
+        if target.form.view is None:
+            return asked, []
+        seen = self._validate(target.resource, target.form, asked, None, call.unknown)
+        return target.form.view.read(seen.document), list(seen.warnings)
+
+    async def _apply(self, asked: Call) -> Response:
+        call = asked.stored
         if not call.request.query_params.get("fieldManager"):
             raise BadRequestError("fieldManager is required for apply patch", remedy="set fieldManager")
         force = call.request.query_params.get("force", "").lower() in ("1", "true")
-        config = _named(await document(call.request), call.target)
+        config, heard = self._read(asked, named(await document(call.request), asked.target))
         if map_at(config, "metadata").get("managedFields"):
             raise BadRequestError("metadata.managedFields must be nil", remedy="leave it out of what is applied")
         given = map_at(config, "metadata").get("resourceVersion")
@@ -170,7 +144,7 @@ class Editor:
                     raise NotFoundError(not_found(call.target))
                 wanted, entries = managed.applied((), {}, config, schema, by, force=force)
                 made, warnings = await self._create(call, wanted, entries=entries)
-                return self._answer(call, made, warnings, 201)
+                return self._answer(asked, made, heard + warnings, 201)
             live = row.decode(call.target.api_version)
             part = _part(live, call.target)
             wanted, entries = managed.applied(_entries(row), part, _part(config, call.target), schema, by, force=force)
@@ -185,7 +159,7 @@ class Editor:
                 if given or self._store.get(row.ref) == row:
                     raise
                 continue
-            return self._answer(call, after, warnings)
+            return self._answer(asked, after, heard + warnings)
         raise ConflictError(f"{call.target.ref.short} changes too fast", remedy="try again")
 
     async def _create(
@@ -288,7 +262,7 @@ class Editor:
         def make(row: Row | None) -> Json:
             assert row is not None
             there = scale_document(row, scale)
-            asked = decoded(content, dict[str, Any]) if replacing else _patch(kind, content, None)(there)
+            asked = decoded(content, dict[str, Any]) if replacing else patch_of(kind, content, None)(there)
             given = map_at(asked, "metadata").get("resourceVersion")
             if given and given != str(row.revision):
                 raise ConflictError(f"{row.ref.short} has changed", remedy="read it again")
@@ -309,7 +283,7 @@ class Editor:
         options = await document(call.request)
         conditions: Json = map_at(options, "preconditions")
         warnings = await self._admit_end(call, row)
-        operation = _deletion(call.request, options, row)
+        operation = deletion_of(call.request, options, row)
         operation = msgspec.structs.replace(
             operation,
             uid=conditions.get("uid") or "",
@@ -325,7 +299,7 @@ class Editor:
             "uid": row.decode()["metadata"]["uid"],
         }
         said = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
-        return _with_warnings(json_response(said), warnings)
+        return with_warnings(json_response(said), warnings)
 
     async def delete_all(self, call: Call) -> Response:
         """The end of all that a selector means, in one transaction."""
@@ -333,13 +307,13 @@ class Editor:
         rows = self._reader.matching(call.target, selector_of(call.request, call.target))
         for row in rows:
             await self._admit_end(call, row)
-        operations = [_deletion(call.request, options, row) for row in rows]
+        operations = [deletion_of(call.request, options, row) for row in rows]
         await self._store.write(operations, author=call.manager, dry_run=call.dry_run)
         metadata = {"resourceVersion": str(self._store.revision)}
         return json_response(Shown(call.request, call.target, self._now()).list(rows, metadata))
 
     async def _admit_end(self, call: Call, row: Row) -> list[str]:
-        target = msgspec.structs.replace(call.target, name=row.ref.name, namespace=row.ref.namespace)
+        target = msgspec.structs.replace(call.target.stored, name=row.ref.name, namespace=row.ref.namespace)
         before = row.decode(target.api_version)
         asking = Admitting("DELETE", target, call.user, call.dry_run, None, before, call.manager)
         return await self._admission.validate(asking)
@@ -368,8 +342,15 @@ class Editor:
 
     def _answer(self, call: Call, row: Row | Json, warnings: list[str], status: int = 200) -> Response:
         shown = Shown(call.request, call.target, self._now())
-        content = shown.object(row) if isinstance(row, Row) else msgspec.json.encode(row)
-        return _with_warnings(json_response(content, status), warnings)
+        view = call.target.form.view
+        content = shown.object(row) if isinstance(row, Row) else msgspec.json.encode(view.show(row) if view else row)
+        return with_warnings(json_response(content, status), warnings)
+
+
+def _shown(row: Row, target: Target) -> Json:
+    """An object in the version that was asked for."""
+    view = target.form.view
+    return row.decode(target.api_version) if view is None else view.show(row.decode(view.api_version))
 
 
 def _scale(target: Target) -> Scale:
@@ -403,84 +384,3 @@ def _part(of: Json, target: Target) -> Json:
         metadata: Json = map_at(of, "metadata")
         return {**kept, "metadata": {name: metadata[name] for name in ("name", "namespace") if name in metadata}}
     return {name: each for name, each in of.items() if name != "status"} if target.form.status else of
-
-
-def _located(asked: Json, target: Target) -> Json:
-    """The document with kind and namespace of the path; BadRequestError when it says something else."""
-    version, kind = asked.get("apiVersion", target.api_version), asked.get("kind", target.resource.kind)
-    if (version, kind) != (target.api_version, target.resource.kind):
-        raise BadRequestError(
-            f"the API version in the data ({version}, {kind}) does not match the expected "
-            f"({target.api_version}, {target.resource.kind})",
-            remedy="send it to the path of its kind",
-        )
-    own = map_at(asked, "metadata")
-    if own is not asked.get("metadata") and asked.get("metadata") is not None:
-        raise BadRequestError("metadata is no object", remedy="write metadata: {name: ...}")
-    there = own.get("namespace") or target.namespace
-    if there != target.namespace:
-        raise BadRequestError(
-            f"the namespace of the provided object does not match the namespace sent on the request ({there}, "
-            f"{target.namespace})"
-        )
-    if target.resource.namespaced:
-        own = {**own, "namespace": target.namespace}
-    return {**asked, "apiVersion": version, "kind": kind, "metadata": own}
-
-
-def _named(asked: Json, target: Target) -> Json:
-    located = _located(asked, target)
-    name = located["metadata"].setdefault("name", target.name)
-    if name != target.name:
-        raise BadRequestError(
-            f"the name of the object ({name}) does not match the name on the URL ({target.name})",
-            remedy="use one name in path and document",
-        )
-    return located
-
-
-def _patch(kind: str, content: bytes, target: Target | None) -> Callable[[Json], Json]:
-    """What a patch of that type does to a document."""
-    match kind:
-        case "application/json-patch+json":
-            operations = decoded(content, list[Any])
-            return lambda current: patches.json_patch(current, operations)
-        case "application/merge-patch+json" | "application/json":
-            change = decoded(content, dict[str, Any])
-            return lambda current: merge_patch(current, change)
-        case "application/strategic-merge-patch+json":
-            change = decoded(content, dict[str, Any])
-            if target is None:
-                return lambda current: merge_patch(current, change)
-            if target.resource.kind_of is None:
-                raise MediaTypeError(
-                    "the body of the request was in an unknown format - accepted media types include: "
-                    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
-                )
-            schema = target.form.schema
-            return lambda current: patches.strategic_merge(current, change, schema)
-        case _:
-            raise MediaTypeError(
-                f"patches of type {kind} are not known",
-                remedy="application/merge-patch+json, application/json-patch+json, "
-                "application/strategic-merge-patch+json or application/apply-patch+yaml",
-            )
-
-
-def _deletion(request: Request, options: Json, row: Row) -> Delete:
-    grace = options.get("gracePeriodSeconds", request.query_params.get("gracePeriodSeconds"))
-    said = options.get("propagationPolicy") or request.query_params.get("propagationPolicy")
-    if not said:
-        said = "Orphan" if options.get("orphanDependents") else "Background"
-    if said not in _PROPAGATION:
-        raise BadRequestError(f"propagationPolicy {said} is not possible", remedy=", ".join(_PROPAGATION))
-    seconds = None if grace is None else number("gracePeriodSeconds", grace)
-    return Delete(row.ref, seconds, propagation=cast("Propagation", said))
-
-
-def _with_warnings(answer: Response, warnings: list[str]) -> Response:
-    for each in dict.fromkeys(warnings):
-        text = "".join(char if char.isprintable() and char.isascii() else " " for char in each)[:500]
-        quoted = text.replace("\\", "\\\\").replace('"', '\\"')
-        answer.headers.append("warning", f'299 lateen "{quoted}"')
-    return answer

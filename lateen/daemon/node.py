@@ -20,6 +20,7 @@ from lateen.apiserver.errors import ExistsError
 from lateen.daemon.process import main
 from lateen.daemon.settings import Settings
 from lateen.lib.errors import LateenError
+from lateen.lib.usage import Measured
 from lateen.node.envoy import envoy_binary
 from lateen.platform.controllers import work
 from lateen.platform.controllers.api import NodeApi, follow
@@ -29,8 +30,11 @@ from lateen.platform.kubelet import Kubelet
 from lateen.platform.proxy import Facts
 from lateen.platform.sandbox import Platform
 from lateen.platform.settings import of_ranges
+from lateen.platform.usage import Sampler
 
 RETRY_S = 1.0
+USAGE_S = 5.0
+"""How often what Pods use is measured."""
 
 _log = structlog.stdlib.get_logger("lateen.node")
 
@@ -60,9 +64,30 @@ async def serve(settings: Settings) -> None:
             for event in listed.values():
                 await event.wait()
             HostPorts(layout, cluster, host_ports(settings))
-            parts.create_task(work.run(work.controllers(api, cluster, addresses.vip_range)), name="controllers")
+            usage = _Usage(client, platform, facts.node_name)
+            parts.create_task(usage.run(), name="usage")
+            controllers = work.controllers(api, cluster, addresses.vip_range, lambda: usage.latest, facts.node_name)
+            parts.create_task(work.run(controllers), name="controllers")
             parts.create_task(_register(client, facts), name="node object")
             await Kubelet(facts, api, cluster, platform).run()
+
+
+class _Usage:
+    """What Pods use, measured again and again, for autoscalers and (told to the API) for people."""
+
+    def __init__(self, client: Client, platform: Platform, node: str) -> None:
+        self.latest = Measured()
+        self._client = client
+        self._platform = platform
+        self._sampler = Sampler(node)
+
+    async def run(self) -> None:
+        """Measures until cancelled."""
+        while True:
+            self.latest = await asyncio.to_thread(self._sampler.look, tuple(self._platform.pods().values()))
+            with contextlib.suppress(LateenError):  # the API is being started again; the next look comes soon
+                await self._client.post("/lateen/v1/usage", self.latest)
+            await asyncio.sleep(USAGE_S)
 
 
 async def _register(client: Client, facts: Facts) -> None:

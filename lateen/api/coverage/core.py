@@ -37,6 +37,7 @@ _CONTAINER: Final = (
     "ports[].name",
     "ports[].protocol",
     "resources.limits.**",
+    "resources.requests.**",
     "securityContext.runAsUser",
     "volumeMounts[].mountPath",
     "volumeMounts[].name",
@@ -71,7 +72,6 @@ _CONTAINER_NO_EFFECT: Final = {
     "imagePullPolicy": _NO_IMAGES,
     "ports[].hostIP": "ports of Pods are reached through a gateway",
     "ports[].hostPort": "ports of Pods are reached through a gateway",
-    "resources.requests": _NO_CLUSTER,
     "securityContext.allowPrivilegeEscalation": _NOT_HERE,
     "securityContext.capabilities": _NOT_HERE,
     "securityContext.privileged": _NOT_HERE,
@@ -170,6 +170,15 @@ IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
         "spec.suspend",
         "spec.timeZone",
     ),
+    "HorizontalPodAutoscaler": (
+        "spec.behavior.**",
+        "spec.maxReplicas",
+        "spec.metrics[].containerResource.**",
+        "spec.metrics[].resource.**",
+        "spec.metrics[].type=ContainerResource|Resource",
+        "spec.minReplicas",
+        "spec.scaleTargetRef.**",
+    ),
     "Event": (
         "action",
         "count",
@@ -230,6 +239,10 @@ NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
         "spec.loadBalancerIP": "ports are opened on this machine by the settings of the mesh",
         "spec.sessionAffinityConfig": "a client stays with its endpoint as long as the endpoints stay the same",
         "spec.ports[].nodePort": "ports are opened on this machine by the settings of the mesh",
+    },
+    "HorizontalPodAutoscaler": {
+        f"spec.metrics[].{part}": "only what Pods use of the processor and of memory is measured here"
+        for part in ("external", "object", "pods")
     },
     "Pod": _reasons("spec"),
     "Deployment": {

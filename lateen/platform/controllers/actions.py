@@ -37,7 +37,17 @@ class Status(msgspec.Struct, frozen=True):
     status: Json
 
 
-Action = Create | Delete | Patch | Status
+class Say(msgspec.Struct, frozen=True):
+    """Tell people of something that happened to an object, as an Event. The same again counts up."""
+
+    about: Json
+    reason: str
+    message: str
+    component: str
+    warning: bool = False
+
+
+Action = Create | Delete | Patch | Status | Say
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 import structlog
@@ -16,14 +16,17 @@ import structlog
 from lateen.api.struct import Json
 from lateen.apiserver.errors import NotFoundError
 from lateen.lib.errors import LateenError
+from lateen.lib.usage import Measured
 from lateen.platform.controllers import account, cron_job, deployment, endpoints, job, service, sets
 from lateen.platform.controllers import documents as d
-from lateen.platform.controllers.actions import Action, Create, Delete, Outcome, Patch, Status
+from lateen.platform.controllers.actions import Action, Create, Delete, Outcome, Patch, Say, Status
+from lateen.platform.controllers.autoscaler import Autoscalers
 from lateen.platform.controllers.cluster import Cluster, Queue
+from lateen.platform.controllers.events import Recorder
 
 KINDS = (
     "Namespace", "ServiceAccount", "Service", "EndpointSlice", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet",
-    "Job", "CronJob", "Pod", "ConfigMap", "Secret", "ProxyConfig", "Sidecar",
+    "Job", "CronJob", "HorizontalPodAutoscaler", "Pod", "ConfigMap", "Secret", "ProxyConfig", "Sidecar",
 )  # fmt: skip
 """The kinds that controllers and the kubelet read."""
 
@@ -52,7 +55,11 @@ class Api(Protocol):
         ...
 
 
-async def perform(api: Api, cluster: Cluster, actions: Iterable[Action]) -> None:
+Tell = Callable[[Say], Awaitable[None]]
+"""Writes an event."""
+
+
+async def perform(api: Api, cluster: Cluster, actions: Iterable[Action], tell: Tell) -> None:
     """Carry actions out one after the other; the answers go into the cluster. What is gone already is done."""
     for action in actions:
         try:
@@ -67,6 +74,8 @@ async def perform(api: Api, cluster: Cluster, actions: Iterable[Action]) -> None
                     cluster.put(await api.patch(kind, key, patch))
                 case Status(document, status):
                     cluster.put(await api.replace_status({**document, "status": status}))
+                case Say():
+                    await tell(action)
         except NotFoundError:
             continue
 
@@ -74,12 +83,13 @@ async def perform(api: Api, cluster: Cluster, actions: Iterable[Action]) -> None
 class Controller:
     """One controller at work: keys in, actions out."""
 
-    def __init__(self, name: str, look: Callable[[d.Key], Outcome], api: Api, cluster: Cluster) -> None:
+    def __init__(self, name: str, look: Callable[[d.Key], Outcome], api: Api, cluster: Cluster, tell: Tell) -> None:
         self.queue: Queue[d.Key] = Queue()
         self._name = name
         self._look = look
         self._api = api
         self._cluster = cluster
+        self._tell = tell
         self._failures: dict[d.Key, int] = {}
 
     async def run(self) -> None:
@@ -93,7 +103,7 @@ class Controller:
     async def _one(self, key: d.Key) -> None:
         outcome = self._look(key)
         try:
-            await perform(self._api, self._cluster, outcome.actions)
+            await perform(self._api, self._cluster, outcome.actions, self._tell)
         except (LateenError, OSError) as error:
             count = self._failures[key] = self._failures.get(key, 0) + 1
             delay_s = min(RETRY_FIRST_S * 2 ** min(count - 1, 10), RETRY_LAST_S)
@@ -106,8 +116,16 @@ class Controller:
             self.queue.add_later(key, outcome.again_s)
 
 
-def controllers(api: Api, cluster: Cluster, vip_range: str, clock: Callable[[], float] = time.time) -> list[Controller]:
-    """All controllers, listening to the cluster."""
+def controllers(
+    api: Api,
+    cluster: Cluster,
+    vip_range: str,
+    measured: Callable[[], Measured],
+    host: str,
+    clock: Callable[[], float] = time.time,
+) -> list[Controller]:
+    """All controllers, listening to the cluster. `measured`: what Pods use; `host`: who events come from."""
+    tell = Recorder(api, host, clock).say
 
     def owners_of(kind: str, queue: Queue[d.Key]) -> None:
         """Look at the owner of a Pod that changed; at all that could claim it, when it has none."""
@@ -137,7 +155,7 @@ def controllers(api: Api, cluster: Cluster, vip_range: str, clock: Callable[[], 
     made: list[Controller] = []
 
     def controller(name: str, looking: Callable[[d.Key], Outcome]) -> Queue[d.Key]:
-        one = Controller(name, looking, api, cluster)
+        one = Controller(name, looking, api, cluster, tell)
         made.append(one)
         return one.queue
 
@@ -160,6 +178,8 @@ def controllers(api: Api, cluster: Cluster, vip_range: str, clock: Callable[[], 
             jobs.add((d.namespace(one), owner["name"]))
 
     cluster.listen("Job", job_changed)
+
+    _listen_for_autoscalers(cluster, controller, Autoscalers(cluster, measured, clock))
 
     addresses = controller("Service address", lambda _: service.allocate(cluster.all("Service"), vip_range))
     cluster.listen(
@@ -214,6 +234,21 @@ def _endpoints(cluster: Cluster, key: d.Key) -> Outcome:
         if d.labels(each).get(endpoints.SERVICE_LABEL) == key[1]
     ]
     return endpoints.reconcile(found, cluster.namespace("Pod", key[0]), slices)
+
+
+def _listen_for_autoscalers(
+    cluster: Cluster, controller: Callable[[str, Callable[[d.Key], Outcome]], Queue[d.Key]], scalers: Autoscalers
+) -> None:
+    queue = controller("HorizontalPodAutoscaler", scalers)
+
+    def changed(before: Json | None, after: Json | None) -> None:
+        """What it says of itself is no reason to look again."""
+        if after is None:
+            scalers.forget(d.uid(before or {"metadata": {}}))
+        elif before is None or before["metadata"].get("generation") != after["metadata"].get("generation"):
+            queue.add(d.key(after))
+
+    cluster.listen("HorizontalPodAutoscaler", changed)
 
 
 def _listen_for_endpoints(cluster: Cluster, queue: Queue[d.Key]) -> None:

@@ -7,8 +7,9 @@ import datetime as dt
 import pytest
 
 from lateen.api.struct import Json
+from lateen.apiserver.columns import duration
 from lateen.apiserver.resources import Resources
-from lateen.apiserver.tables import duration, find, row
+from lateen.apiserver.tables import find, row
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
 

@@ -12,6 +12,7 @@ import pytest
 
 from lateen.api.struct import Json
 from lateen.apiserver.errors import ConflictError, ExistsError, NotFoundError
+from lateen.lib.usage import Measured
 from lateen.platform.controllers import documents as d
 from lateen.platform.controllers import work
 from lateen.platform.controllers.cluster import Cluster, Queue
@@ -96,7 +97,7 @@ class SmallApi:
 async def working() -> AsyncIterator[tuple[SmallApi, Cluster]]:
     cluster = Cluster(work.KINDS)
     api = SmallApi(cluster)
-    running = asyncio.create_task(work.run(work.controllers(api, cluster, VIPS, clock=lambda: NOW)))
+    running = asyncio.create_task(work.run(work.controllers(api, cluster, VIPS, Measured, "here", lambda: NOW)))
     try:
         yield api, cluster
     finally:
