@@ -25,6 +25,7 @@ from lateen.node.envoy import envoy_binary
 from lateen.platform.controllers import work
 from lateen.platform.controllers.api import NodeApi, follow
 from lateen.platform.controllers.cluster import Cluster
+from lateen.platform.controllers.events import Recorder
 from lateen.platform.host_ports import HostPorts
 from lateen.platform.kubelet import Kubelet
 from lateen.platform.proxy import Facts
@@ -64,12 +65,13 @@ async def serve(settings: Settings) -> None:
             for event in listed.values():
                 await event.wait()
             HostPorts(layout, cluster, host_ports(settings))
+            tell = Recorder(api, facts.node_name).say
             usage = _Usage(client, platform, facts.node_name)
             parts.create_task(usage.run(), name="usage")
-            controllers = work.controllers(api, cluster, addresses.vip_range, lambda: usage.latest, facts.node_name)
+            controllers = work.controllers(api, cluster, addresses.vip_range, lambda: usage.latest, tell)
             parts.create_task(work.run(controllers), name="controllers")
             parts.create_task(_register(client, facts), name="node object")
-            await Kubelet(facts, api, cluster, platform).run()
+            await Kubelet(facts, api, cluster, platform, tell).run()
 
 
 class _Usage:
@@ -91,12 +93,13 @@ class _Usage:
 
 
 async def _register(client: Client, facts: Facts) -> None:
-    """The Node object of this machine, once."""
+    """The Node object of this machine, and what is true of it."""
+    wanted = node_document(facts)
     while True:
         try:
-            await client.create(node_document(facts))
-            return
-        except ExistsError:
+            with contextlib.suppress(ExistsError):
+                await client.create(wanted)
+            await client.patch("Node", facts.node_name, "", {"status": wanted["status"]}, status=True)
             return
         except LateenError as error:
             _log.warning("node object not made", error=str(error))

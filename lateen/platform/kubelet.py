@@ -27,10 +27,11 @@ from lateen.lib.findings import Finding, Level
 from lateen.lib.ids import Ref
 from lateen.node import control
 from lateen.node.workload import PodSpec
-from lateen.platform import pod_status, translate
+from lateen.platform import pod_events, pod_status, translate
 from lateen.platform.addresses import Addresses
 from lateen.platform.controllers import documents as d
 from lateen.platform.controllers.cluster import Cluster, Queue
+from lateen.platform.controllers.events import Tell
 from lateen.platform.controllers.service import vips
 from lateen.platform.controllers.work import Api
 from lateen.platform.environment import ConfigError
@@ -82,12 +83,19 @@ class Kubelet:
     """All Pods of one node."""
 
     def __init__(
-        self, facts: Facts, api: PodApi, cluster: Cluster, platform: Pods, clock: Callable[[], float] = time.time
+        self,
+        facts: Facts,
+        api: PodApi,
+        cluster: Cluster,
+        platform: Pods,
+        tell: Tell,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.facts = facts
         self.api = api
         self.cluster = cluster
         self.platform = platform
+        self.tell = tell
         self.clock = clock
         self.addresses = Addresses(facts.platform)
         self._pods: dict[str, PodWorker] = {}
@@ -350,6 +358,8 @@ class PodWorker:
         if before != status:
             # the cluster's listener makes the answer this worker's Pod
             self._kubelet.cluster.put(await self._kubelet.api.replace_status({**pod, "status": status}))
+            for each in pod_events.events(pod, before, status):
+                await self._kubelet.tell(each)
 
     async def _explain(self, error: Exception) -> None:
         """Say in the status, or at least in the log, why a step failed."""

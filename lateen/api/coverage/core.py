@@ -142,6 +142,7 @@ IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
         "spec.paused",
         "spec.progressDeadlineSeconds",
         "spec.replicas",
+        "spec.revisionHistoryLimit",
         "spec.selector.**",
         "spec.strategy.**",
         *_TEMPLATE,
@@ -245,10 +246,7 @@ NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
         for part in ("external", "object", "pods")
     },
     "Pod": _reasons("spec"),
-    "Deployment": {
-        "spec.revisionHistoryLimit": "there are no ReplicaSets to keep",
-        **_reasons("spec.template.spec"),
-    },
+    "Deployment": _reasons("spec.template.spec"),
     "ReplicaSet": _reasons("spec.template.spec"),
     "StatefulSet": {
         "spec.persistentVolumeClaimRetentionPolicy": "there are no claims of volumes here",

@@ -9,17 +9,20 @@ from lateen.platform.controllers.documents import Key
 
 
 class Create(msgspec.Struct, frozen=True):
-    """Make an object. With `metadata.generateName` the API server names it."""
+    """Make an object. With `metadata.generateName` the API server names it. `by`: the object it is made for, which gets
+    an event."""
 
     document: Json
+    by: Json | None = None
 
 
 class Delete(msgspec.Struct, frozen=True):
-    """Delete an object, if it is still the one with this uid."""
+    """Delete an object, if it is still the one with this uid. `by`: see Create."""
 
     kind: str
     key: Key
     uid: str
+    by: Json | None = None
 
 
 class Patch(msgspec.Struct, frozen=True):

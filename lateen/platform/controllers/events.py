@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import msgspec
@@ -20,6 +20,10 @@ from lateen.platform.controllers.actions import Say
 _REMEMBERED: Final = 4_096
 _SAME_S: Final = 600.0
 _MESSAGE: Final = 1_024
+
+
+Tell = Callable[[Say], Awaitable[None]]
+"""Writes an event."""
 
 
 class Events(Protocol):

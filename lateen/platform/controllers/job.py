@@ -49,7 +49,7 @@ def reconcile(job: Json, pods: Sequence[Json], now: float) -> Outcome:
     if stop:
         actions += [Delete("Pod", d.key(pod), d.uid(pod)) for pod in live]
     elif wait_s is None:
-        actions += [Create(_pod(job, index)) for index in _missing(spec, live, succeeded)]
+        actions += [Create(_pod(job, index), job) for index in _missing(spec, live, succeeded)]
     status: Json = {
         "active": 0 if stop else len(live),
         "ready": 0 if stop else sum(d.ready(pod) for pod in live),

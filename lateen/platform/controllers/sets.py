@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from lateen.api.struct import Json
 from lateen.platform.controllers import documents as d
 from lateen.platform.controllers.actions import Action, Create, Delete, Outcome, soonest, with_status
+from lateen.platform.controllers.ownership import claim
 
 REVISION_LABEL = "controller-revision-hash"
 
@@ -24,12 +25,12 @@ def replica_set(found: Json, pods: Sequence[Json], now: float) -> Outcome:
     if d.terminating(found):
         return Outcome()
     spec, wanted = d.spec(found), d.spec(found).get("replicas", 1)
-    owned = [pod for pod in pods if d.owned_by(pod, found)]
+    owned, actions = claim(found, pods)
     live = sorted((pod for pod in owned if d.active(pod)), key=_first_to_go)
     available, again_s = _available(live, spec, now)
-    actions = _ended(owned)
-    actions += [Create(_pod(found, {}))] * max(0, wanted - len(live))
-    actions += [_delete(pod) for pod in live[: max(0, len(live) - wanted)]]
+    actions += _ended(owned)
+    actions += [Create(_pod(found, {}), found)] * max(0, wanted - len(live))
+    actions += [Delete("Pod", d.key(pod), d.uid(pod), found) for pod in live[: max(0, len(live) - wanted)]]
     status: Json = {
         "observedGeneration": found["metadata"].get("generation", 0),
         "replicas": len(live),
@@ -75,7 +76,7 @@ def _next(spec: Json, wanted: list[str], owned: Mapping[str, Json], current: str
     for name in wanted:
         pod = owned.get(name)
         if pod is None:
-            actions.append(Create(_pod(found, {REVISION_LABEL: current, POD_NAME: name}, name)))
+            actions.append(Create(_pod(found, {REVISION_LABEL: current, POD_NAME: name}, name), found))
         if ordered and (pod is None or not d.ready(pod) or d.terminating(pod)):
             return actions
     surplus = sorted((name for name in owned if name not in wanted), key=_ordinal, reverse=True)
@@ -109,7 +110,7 @@ def daemon_set(found: Json, pods: Sequence[Json], now: float) -> Outcome:
     available, again_s = _available(live, spec, now)
     actions = _ended(owned)
     if not any(not d.finished(pod) for pod in owned):
-        actions.append(Create(_pod(found, {REVISION_LABEL: current})))
+        actions.append(Create(_pod(found, {REVISION_LABEL: current}), found))
     elif len(live) > 1:
         actions += [_delete(pod) for pod in live[:-1]]
     elif old and d.part(spec, "updateStrategy").get("type") != "OnDelete":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import structlog
@@ -22,7 +22,7 @@ from lateen.platform.controllers import documents as d
 from lateen.platform.controllers.actions import Action, Create, Delete, Outcome, Patch, Say, Status
 from lateen.platform.controllers.autoscaler import Autoscalers
 from lateen.platform.controllers.cluster import Cluster, Queue
-from lateen.platform.controllers.events import Recorder
+from lateen.platform.controllers.events import Tell
 
 KINDS = (
     "Namespace", "ServiceAccount", "Service", "EndpointSlice", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet",
@@ -55,21 +55,20 @@ class Api(Protocol):
         ...
 
 
-Tell = Callable[[Say], Awaitable[None]]
-"""Writes an event."""
-
-
 async def perform(api: Api, cluster: Cluster, actions: Iterable[Action], tell: Tell) -> None:
     """Carry actions out one after the other; the answers go into the cluster. What is gone already is done."""
     for action in actions:
         try:
             match action:
-                case Create(document):
-                    cluster.put(await api.create(document))
-                case Delete(kind, key, uid):
+                case Create(document, by):
+                    made = await api.create(document)
+                    cluster.put(made)
+                    await _say_of(tell, by, "SuccessfulCreate", f"Created {made['kind'].lower()}: {d.name(made)}")
+                case Delete(kind, key, uid, by):
                     left = await api.delete(kind, key, uid)
                     if left is not None:
                         cluster.put(left)
+                    await _say_of(tell, by, "SuccessfulDelete", f"Deleted {kind.lower()}: {key[1]}")
                 case Patch(kind, key, patch):
                     cluster.put(await api.patch(kind, key, patch))
                 case Status(document, status):
@@ -78,6 +77,15 @@ async def perform(api: Api, cluster: Cluster, actions: Iterable[Action], tell: T
                     await tell(action)
         except NotFoundError:
             continue
+
+
+async def _say_of(tell: Tell, by: Json | None, reason: str, message: str) -> None:
+    if by is not None:
+        await tell(Say(by, reason, message, f"{by['kind'].lower()}-controller"))
+
+
+_Make = Callable[[str, Callable[[d.Key], Outcome]], Queue[d.Key]]
+"""Makes a controller of a name over a look; its queue."""
 
 
 class Controller:
@@ -121,11 +129,10 @@ def controllers(
     cluster: Cluster,
     vip_range: str,
     measured: Callable[[], Measured],
-    host: str,
+    tell: Tell,
     clock: Callable[[], float] = time.time,
 ) -> list[Controller]:
-    """All controllers, listening to the cluster. `measured`: what Pods use; `host`: who events come from."""
-    tell = Recorder(api, host, clock).say
+    """All controllers, listening to the cluster. `measured`: what Pods use."""
 
     def owners_of(kind: str, queue: Queue[d.Key]) -> None:
         """Look at the owner of a Pod that changed; at all that could claim it, when it has none."""
@@ -158,6 +165,8 @@ def controllers(
         one = Controller(name, looking, api, cluster, tell)
         made.append(one)
         return one.queue
+
+    _listen_for_deployments(cluster, controller, clock)
 
     for kind, reconcile in _OF_PODS.items():
         queue = controller(kind, look(kind, reconcile))
@@ -196,7 +205,6 @@ def controllers(
 
 
 _OF_PODS = {
-    "Deployment": deployment.reconcile,
     "ReplicaSet": sets.replica_set,
     "StatefulSet": sets.stateful_set,
     "DaemonSet": sets.daemon_set,
@@ -236,9 +244,38 @@ def _endpoints(cluster: Cluster, key: d.Key) -> Outcome:
     return endpoints.reconcile(found, cluster.namespace("Pod", key[0]), slices)
 
 
-def _listen_for_autoscalers(
-    cluster: Cluster, controller: Callable[[str, Callable[[d.Key], Outcome]], Queue[d.Key]], scalers: Autoscalers
-) -> None:
+def _listen_for_deployments(cluster: Cluster, controller: _Make, clock: Callable[[], float]) -> None:
+    def look(key: d.Key) -> Outcome:
+        found = cluster.get("Deployment", key)
+        if found is None:
+            return Outcome()
+        sets, pods = cluster.namespace("ReplicaSet", key[0]), cluster.namespace("Pod", key[0])
+        return deployment.reconcile(found, sets, pods, clock())
+
+    queue = controller("Deployment", look)
+
+    def set_changed(before: Json | None, after: Json | None) -> None:
+        for each in (before, after):
+            reference = d.owner(each) if each is not None else None
+            if each is not None and reference is not None and reference["kind"] == "Deployment":
+                queue.add((d.namespace(each), reference["name"]))
+            elif each is not None and reference is None:
+                for one in cluster.namespace("Deployment", d.namespace(each)):
+                    if d.matches(d.spec(one).get("selector"), d.labels(each)):
+                        queue.add(d.key(one))
+
+    def pod_changed(before: Json | None, after: Json | None) -> None:
+        for each in (before, after):
+            reference = d.owner(each) if each is not None else None
+            if each is not None and reference is not None and reference["kind"] == "ReplicaSet":
+                set_changed(cluster.get("ReplicaSet", (d.namespace(each), reference["name"])), None)
+
+    cluster.listen("Deployment", _to(queue))
+    cluster.listen("ReplicaSet", set_changed)
+    cluster.listen("Pod", pod_changed)
+
+
+def _listen_for_autoscalers(cluster: Cluster, controller: _Make, scalers: Autoscalers) -> None:
     queue = controller("HorizontalPodAutoscaler", scalers)
 
     def changed(before: Json | None, after: Json | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from lateen.api.struct import Json
 from lateen.platform.controllers import documents as d
-from lateen.platform.controllers.actions import Create, Delete, Outcome, Patch, Status
+from lateen.platform.controllers.actions import Create, Delete, Outcome, Patch, Say, Status
 
 NOW = 1_700_000_000.0
 
@@ -81,7 +81,7 @@ class Mesh:
     def perform(self, outcome: Outcome) -> int:
         for action in outcome.actions:
             match action:
-                case Create(document):
+                case Create(document, _):
                     metadata = dict(document["metadata"])
                     if "generateName" in metadata:
                         number = next(self._names)
@@ -89,7 +89,7 @@ class Mesh:
                         metadata["creationTimestamp"] = d.timestamp(NOW + number)
                     metadata["uid"] = f"u-{metadata['name']}"
                     self.put({**document, "metadata": metadata, "status": {}})
-                case Delete(kind, key, uid):
+                case Delete(kind, key, uid, _):
                     found = self.objects[kind][key]
                     assert d.uid(found) == uid
                     assert not d.terminating(found), "deleted twice"
@@ -101,6 +101,8 @@ class Mesh:
                     self.put(merged(self.objects[kind][key], patch))
                 case Status(document, status):
                     self.put({**self.objects[document["kind"]][d.key(document)], "status": status})
+                case Say():
+                    pass
         return len(outcome.actions)
 
     def gone(self) -> None:

@@ -20,6 +20,7 @@ from lateen.platform.addresses import Addresses
 from lateen.platform.controllers import documents as d
 from lateen.platform.controllers import work
 from lateen.platform.controllers.cluster import Cluster
+from lateen.platform.controllers.events import Recorder
 from lateen.platform.kubelet import POD_CANNOT_RUN, Kubelet
 from lateen.platform.pod import ContainerState, Ended, PodSandbox, PodState, ServiceVip
 from lateen.platform.proxy import Facts
@@ -157,7 +158,7 @@ async def node(
             running.append(tasks.create_task(awaited()))
 
         start(control.serve(layout.agent_socket, agent))
-        start(Kubelet(facts, api, cluster, platform, clock=lambda: NOW).run())
+        start(Kubelet(facts, api, cluster, platform, Recorder(api, "here").say, lambda: NOW).run())
         await asyncio.sleep(0)
         try:
             yield Node(api, platform, cluster, journal, layout)
