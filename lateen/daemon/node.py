@@ -14,6 +14,7 @@ import socket
 
 import structlog
 
+from lateen import __version__
 from lateen.api.struct import Json
 from lateen.apiserver.client import Client
 from lateen.apiserver.errors import ExistsError
@@ -128,7 +129,12 @@ def node_document(facts: Facts) -> Json:
             "capacity": capacity,
             "allocatable": capacity,
             "conditions": [{"type": "Ready", "status": "True"}],
-            "nodeInfo": {"kernelVersion": machine.release, "architecture": machine.machine},
+            "nodeInfo": {
+                "kernelVersion": machine.release,
+                "architecture": machine.machine,
+                "operatingSystem": "linux",
+                "kubeletVersion": f"lateen-{__version__}",
+            },
         },
     }
 
