@@ -223,6 +223,32 @@ Correct the object. The finding goes away with the next good version, which is l
 """,
     ),
     Code(
+        "LTN0267",
+        Level.WARNING,
+        "A proxy was started without a patch of its bootstrap",
+        """
+Before a proxy starts, Envoy is asked whether it would with the bootstrap that an EnvoyFilter patches. It would not with
+this patch, so the proxy was started without it; the other patches apply.
+
+    applyTo: BOOTSTRAP
+    patch: {operation: MERGE, value: {stats_sinks: [{name: nothing.that.exists}]}}
+
+The finding has Envoy's words. Correct the patch, then restart the Pod.
+""",
+    ),
+    Code(
+        "LTN0268",
+        Level.INFO,
+        "The settings of a running proxy have changed",
+        """
+A ProxyConfig, the mesh's `defaultConfig`, or an EnvoyFilter that patches the bootstrap says something else than when
+this Pod's proxy was started. Such settings hold from a start to the end of a proxy, so this one runs with those of
+before.
+
+Restart the Pod when it suits: delete it, or `kubectl rollout restart` what made it.
+""",
+    ),
+    Code(
         "LTN0601",
         Level.WARNING,
         "A Pod cannot run as it is written",

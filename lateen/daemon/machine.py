@@ -193,7 +193,7 @@ async def _envoy(machine: Machine, joined: Joined, address: str, binary: Path) -
     )
     config = directory / "envoy.json"
     config.unlink(missing_ok=True)
-    envoy.write_bootstrap(spec, config)
+    envoy.write_bootstrap(envoy.bootstrap(spec), config)
     os.chown(config, proxy.PROXY_ID, proxy.PROXY_ID)
     ready = asyncio.Event()
     process = proxy.EnvoyProcess(envoy.argv(spec, binary, config), Path(spec.admin_path), ready.set)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
+from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain, ListenerFilter
@@ -39,7 +40,7 @@ from lateen.envoy.patch_match import (
 from lateen.envoy.resource import Resource, ResourceType, mentioned, resource
 from lateen.intent.route_table import gateway_table
 from lateen.intent.scope import Scope
-from lateen.model.envoy_filters import PatchRef, patch_of, patches
+from lateen.model.envoy_filters import MERGES, PatchRef, patch_of, patches
 from lateen.model.policy_attachment import Workloads
 
 KINDS = {
@@ -70,8 +71,21 @@ _VALUES: dict[str, type[Message]] = {
     "VIRTUAL_HOST": VirtualHost,
     "HTTP_ROUTE": Route,
     "EXTENSION_CONFIG": TypedExtensionConfig,
+    "BOOTSTRAP": Bootstrap,
 }
-_MERGES = ("MERGE", "MERGE_AND_REPLACE_LIST")
+
+
+_INSERTS = ("INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST")
+_LISTED = ("ADD", "REMOVE", *MERGES)
+OPERATIONS = {
+    **dict.fromkeys(("LISTENER", "FILTER_CHAIN", "CLUSTER", "VIRTUAL_HOST"), _LISTED),
+    **dict.fromkeys(
+        ("NETWORK_FILTER", "HTTP_FILTER", "LISTENER_FILTER", "HTTP_ROUTE"), (*_LISTED, *_INSERTS, "REPLACE")
+    ),
+    **dict.fromkeys(("ROUTE_CONFIGURATION", "BOOTSTRAP"), MERGES),
+    "EXTENSION_CONFIG": ("ADD",),
+}
+"""What can be done with each kind of object."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -101,6 +115,7 @@ def patched(kind: ResourceType) -> ResourceType:
 def outcome(q: Q, kind: ResourceType, scope: Scope, name: str) -> Outcome:
     """A resource of a type without patches, after all patches."""
     base = kind.resource(q, scope, name)
+    known = (base.endpoints or name) if base is not None else name  # a cluster may be asked for by another name
     message: Message | None = None
     met: list[PatchRef] = []
     for ref in _of(q, kind.short, scope):
@@ -110,7 +125,7 @@ def outcome(q: Q, kind: ResourceType, scope: Scope, name: str) -> Outcome:
         operation = patch.patch.operation or ""
         if ref.apply_to == _WHOLE.get(kind.short) and operation in ("ADD", "REMOVE"):
             if operation == "REMOVE":
-                gone = (base is not None or message is not None) and _means(q, patch, kind.short, scope, name)
+                gone = (base is not None or message is not None) and _means(q, patch, kind.short, scope, known)
                 if gone:
                     return Outcome(None, (*met, ref))
             elif base is None and message is None:
@@ -119,7 +134,7 @@ def outcome(q: Q, kind: ResourceType, scope: Scope, name: str) -> Outcome:
                     message = added[1]
                     met.append(ref)
             continue
-        if (base is None and message is None) or not _means(q, patch, kind.short, scope, name):
+        if (base is None and message is None) or not _means(q, patch, kind.short, scope, known):
             continue
         if message is None:
             assert base is not None
@@ -173,7 +188,7 @@ def value_problem(patch: EnvoyConfigObjectPatch) -> str:
 def _of(q: Q, short: str, scope: Scope) -> tuple[PatchRef, ...]:
     if short not in KINDS:
         return ()
-    return q(patches, Workloads(scope.namespace, scope.labels, scope.router), KINDS[short])
+    return q(patches, Workloads(scope.namespace, scope.labels, scope.router), scope.metadata, KINDS[short])
 
 
 def _listed(q: Q, short: str, scope: Scope, base: tuple[str, ...], whole: Iterable[PatchRef]) -> tuple[str, ...]:
@@ -243,7 +258,7 @@ def _apply(patch: EnvoyConfigObjectPatch, operation: str, message: Message) -> b
         return patch_route.patch_table(patch, operation, message)
     if isinstance(message, VirtualHost):
         return patch_route.patch_host(patch, operation, message)
-    if isinstance(message, Cluster) and operation in _MERGES:
+    if isinstance(message, Cluster) and operation in MERGES:
         merge(message, parse(patch.patch.value, Cluster()), replace_lists=operation != "MERGE")
         return True
     return False

@@ -21,9 +21,11 @@ from lateen.api.istio.envoy_filter import (
     RouteConfigurationMatch,
     RouteMatch,
 )
+from lateen.envoy.gateway_listener import SOCKET_PREFIX
 from lateen.envoy.inbound_cluster import INBOUND_PASSTHROUGH
 from lateen.envoy.inbound_listener import VIRTUAL_INBOUND
 from lateen.intent.cluster import parse_cluster_name
+from lateen.model.gateways import ANY_ADDRESS
 
 INBOUND: Final = "SIDECAR_INBOUND"
 OUTBOUND: Final = "SIDECAR_OUTBOUND"
@@ -115,13 +117,15 @@ def matches_cluster(match: ClusterMatch | None, name: str) -> bool:
 
 
 def matches_listener(match: EnvoyConfigObjectMatch, name: str) -> bool:
-    """Whether a listener is meant, by its name alone; the ports of inbound chains are looked at chain by chain."""
+    """Whether a listener is meant, by its name alone; the ports of inbound chains are looked at chain by chain. A Unix
+    socket of a gateway's port goes by the name of that port too."""
     wanted = match.listener
     if wanted is None:
         return True
-    if wanted.name and wanted.name != name:
-        return False
     number = name.rpartition("_")[2]
+    names = (name, f"{ANY_ADDRESS}_{number}") if name.startswith(SOCKET_PREFIX) else (name,)
+    if wanted.name and wanted.name not in names:
+        return False
     return not wanted.port_number or name == VIRTUAL_INBOUND or number == str(wanted.port_number)
 
 

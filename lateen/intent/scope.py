@@ -14,7 +14,7 @@ import msgspec
 
 from lateen.engine import Q
 from lateen.model.distribution import nodes_matter
-from lateen.model.envoy_filters import patches_tables
+from lateen.model.envoy_filters import asked_metadata, needs_everything
 from lateen.model.mesh import ON_DEMAND, discovery
 from lateen.model.policy_attachment import Workloads
 from lateen.model.visibility import listens_itself, places_listeners
@@ -56,7 +56,8 @@ class Proxy(msgspec.Struct, frozen=True, cache_hash=True):
     """Who is at the other end of a stream.
 
     `labels` and `addresses` are only believed in tool mode (`lateen serve` without authentication), where no
-    Pod stands behind the proxy; otherwise they are empty and the Pod is looked up.
+    Pod stands behind the proxy; otherwise they are empty and the Pod is looked up. `metadata` are the texts of its node
+    metadata: claims, which nothing but the matches of EnvoyFilters reads.
     """
 
     kind: ProxyKind
@@ -66,6 +67,7 @@ class Proxy(msgspec.Struct, frozen=True, cache_hash=True):
     addresses: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     capabilities: Capabilities = Capabilities()
+    metadata: Labels = ()
 
 
 class Scope(msgspec.Struct, frozen=True, cache_hash=True):
@@ -75,7 +77,7 @@ class Scope(msgspec.Struct, frozen=True, cache_hash=True):
     since a Service may name its target, or those of an `entry` (WorkloadEntry), which outrank the target. `locality`
     orders endpoints. `addresses` are there only for a proxy without a Pod, whose services are found by the address,
     and for one whose Sidecar lets it listen there. `on_demand` is what a proxy can and nothing forbids. `node` is there
-    only when something asks for endpoints of the same node.
+    only when something asks for endpoints of the same node, `metadata` as far as EnvoyFilters ask for it.
     """
 
     kind: ProxyKind
@@ -89,6 +91,7 @@ class Scope(msgspec.Struct, frozen=True, cache_hash=True):
     on_demand: bool = False
     entry: bool = False
     node: str = ""
+    metadata: Labels = ()
 
     @property
     def router(self) -> bool:
@@ -101,6 +104,7 @@ def scope_of(q: Q, proxy: Proxy) -> Scope:
     pod = q(pod_workload, proxy.namespace, proxy.name)
     workload = pod or q(entry_workload, proxy.namespace, proxy.name)
     can = msgspec.structs.replace(proxy.capabilities, on_demand=False)
+    metadata = asked_metadata(q, proxy.metadata) if proxy.metadata else ()
     if workload is None:
         labels = tuple(sorted(proxy.labels))
         return Scope(
@@ -110,7 +114,8 @@ def scope_of(q: Q, proxy: Proxy) -> Scope:
             proxy.service_account or "default",
             can,
             addresses=tuple(sorted(proxy.addresses)),
-            on_demand=_discovers(q, proxy, proxy.namespace, labels),
+            on_demand=_discovers(q, proxy, proxy.namespace, labels, metadata),
+            metadata=metadata,
         )
     return Scope(
         proxy.kind,
@@ -121,18 +126,19 @@ def scope_of(q: Q, proxy: Proxy) -> Scope:
         tuple(sorted(workload.ports)),
         workload.locality,
         workload.addresses if q(listens_itself, workload.namespace, workload.labels) else (),
-        on_demand=_discovers(q, proxy, workload.namespace, workload.labels),
+        on_demand=_discovers(q, proxy, workload.namespace, workload.labels, metadata),
         entry=pod is None,
         node=workload.node if q(nodes_matter) else "",
+        metadata=metadata,
     )
 
 
-def _discovers(q: Q, proxy: Proxy, namespace: str, labels: Labels) -> bool:
+def _discovers(q: Q, proxy: Proxy, namespace: str, labels: Labels, metadata: Labels) -> bool:
     """True when a proxy is to ask for what it needs: it can, neither the mesh nor its Pod wants it otherwise, no
-    EnvoyFilter is for a whole route table, and no Sidecar says where listeners are."""
+    EnvoyFilter is for what it would not have, and no Sidecar says where listeners are."""
     if not proxy.capabilities.on_demand or proxy.kind is ProxyKind.ROUTER:
         return False
     said = q(pod_discovery, proxy.namespace, proxy.name) or q(discovery)
     if said != ON_DEMAND or q(places_listeners, namespace, labels):
         return False
-    return not q(patches_tables, Workloads(namespace, labels, False))
+    return not q(needs_everything, Workloads(namespace, labels, False), metadata)

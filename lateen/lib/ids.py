@@ -14,6 +14,15 @@ OWN_CLUSTER: Final = "local_cluster"
 """The cluster that a proxy itself belongs to, in its bootstrap and in what the control plane tells it."""
 
 
+STATED_METADATA: Final = frozenset(
+    (
+        *("NAME", "NAMESPACE", "SERVICE_ACCOUNT", "INSTANCE_IPS", "WORKLOAD_NAME", "NODE_NAME", "CLUSTER_ID"),
+        *("MESH_ID", "NETWORK", "DNS_DOMAIN", "INTERCEPTION_MODE", "LATEEN_VERSION", "LATEEN_MESH_GATEWAY"),
+        *("LATEEN_ON_DEMAND", "LATEEN_HOST_SOCKETS"),
+    )
+)
+"""The texts of node metadata that every proxy's bootstrap may have, beside those of its environment."""
+
 LOCALITY_LABELS: Final = ("topology.istio.io/locality", "istio-locality")
 """Labels of a Pod that say where it is, the first counts: `REGION.ZONE.SUBZONE`, or with slashes."""
 

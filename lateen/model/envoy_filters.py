@@ -3,24 +3,31 @@
 Those of the root namespace come first, then those of the proxy's own; inside each by priority, age and name. A query
 over kinds and selectors alone: a changed value of a patch re-runs only what the patch is applied to.
 
+Proxies are told apart by their metadata only as far as some patch asks for it (`metadata_keys`): the rest of what a
+proxy says of itself stays out of its Scope, so that proxies go on sharing what is made for them.
+
 Source: https://istio.io/latest/docs/reference/config/networking/envoy-filter/
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-from lateen.api.istio.envoy_filter import EnvoyConfigObjectPatch, EnvoyFilter
+from lateen.api.istio.envoy_filter import EnvoyConfigObjectMatch, EnvoyConfigObjectPatch, EnvoyFilter, ListenerMatch
 from lateen.api.istio.selectors import PolicySelector
-from lateen.api.objects import get, in_namespace
+from lateen.api.objects import everywhere, get, in_namespace
 from lateen.engine import Q
 from lateen.lib.ids import Ref
 from lateen.model.mesh import root_namespace
 from lateen.model.policy_attachment import Attachment, Workloads, attachment
+from lateen.model.workloads import Labels
 
-CONTEXTS = ("SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "GATEWAY")
+MERGES = ("MERGE", "MERGE_AND_REPLACE_LIST")
+_OF_LISTENERS = ("LISTENER", "FILTER_CHAIN", "NETWORK_FILTER", "LISTENER_FILTER")
 PROXY_VERSION = "1.31.0"
 """The version of Istio whose configuration lateen's proxies get, for `match.proxy.proxyVersion`."""
 
@@ -33,26 +40,70 @@ class PatchRef(msgspec.Struct, frozen=True, order=True):
     apply_to: str
 
 
+class BootstrapPatch(msgspec.Struct, frozen=True):
+    """A patch for a proxy that is about to start."""
+
+    ref: PatchRef
+    operation: str
+    value: Mapping[str, Any]
+
+
 class _Listed(msgspec.Struct, frozen=True):
     attachment: Attachment
-    patches: tuple[PatchRef, ...]
+    patches: tuple[tuple[PatchRef, Labels], ...]
+    """Each with the metadata that its proxies have."""
 
 
-def patches(q: Q, workloads: Workloads, kinds: tuple[str, ...]) -> tuple[PatchRef, ...]:
-    """The patches of these `applyTo` kinds for a proxy, in the order in which they apply."""
-    return tuple(each for each in q(_patches, workloads) if each.apply_to in kinds)
+def patches(q: Q, workloads: Workloads, metadata: Labels, kinds: tuple[str, ...]) -> tuple[PatchRef, ...]:
+    """The patches of these `applyTo` kinds for a proxy of that metadata, in the order in which they apply."""
+    return tuple(each for each in q(_patches, workloads, metadata) if each.apply_to in kinds)
 
 
-def patches_tables(q: Q, workloads: Workloads) -> bool:
-    """True when a patch is for a whole outbound route table, or adds or takes away virtual hosts."""
-    for each in q(patches, workloads, ("ROUTE_CONFIGURATION", "VIRTUAL_HOST")):
-        found = patch_of(q, each)
-        context = found.match.context if found is not None and found.match is not None else None
-        operation = found.patch.operation if found is not None and found.patch is not None else None
-        whole = each.apply_to == "ROUTE_CONFIGURATION" or operation in ("ADD", "REMOVE")
-        if whole and context in (None, "ANY", "SIDECAR_OUTBOUND"):
-            return True
-    return False
+def bootstrap_patches(q: Q, workloads: Workloads, metadata: Labels) -> tuple[BootstrapPatch, ...]:
+    """The patches for the bootstrap of a proxy, in their order."""
+    found: list[BootstrapPatch] = []
+    for ref in q(patches, workloads, metadata, ("BOOTSTRAP",)):
+        patch = patch_of(q, ref)
+        if patch is None or patch.patch is None or patch.patch.operation not in MERGES:
+            continue
+        context = patch.match.context if patch.match is not None else None
+        if context in (None, "ANY") or (context == "GATEWAY") is workloads.router:
+            found.append(BootstrapPatch(ref, patch.patch.operation, patch.patch.value))
+    return tuple(found)
+
+
+def metadata_keys(q: Q) -> frozenset[str]:
+    """The fields of node metadata that some patch asks for."""
+    found = (patch.match for each in everywhere(q, EnvoyFilter) for patch in each.spec.config_patches)
+    return frozenset(key for match in found if match is not None and match.proxy for key in match.proxy.metadata)
+
+
+def asked_metadata(q: Q, metadata: Labels) -> Labels:
+    """The part of a proxy's metadata that some patch asks for."""
+    keys = q(metadata_keys)
+    return tuple(sorted(each for each in metadata if each[0] in keys))
+
+
+def needs_everything(q: Q, workloads: Workloads, metadata: Labels) -> bool:
+    """True when a patch is for what a sidecar does not have that asks for what it needs: whole outbound route tables,
+    and listeners that only pass connections on."""
+    kinds = ("ROUTE_CONFIGURATION", "VIRTUAL_HOST", *_OF_LISTENERS)
+    return any(
+        _whole(each.apply_to, found) for each in q(patches, workloads, metadata, kinds) if (found := patch_of(q, each))
+    )
+
+
+def _whole(apply_to: str, patch: EnvoyConfigObjectPatch) -> bool:
+    match = patch.match or EnvoyConfigObjectMatch()
+    if match.context not in (None, "ANY", "SIDECAR_OUTBOUND"):
+        return False
+    if apply_to in _OF_LISTENERS:
+        listener = match.listener or ListenerMatch()
+        chain = listener.filter_chain
+        inside = chain.filter.name if chain is not None and chain.filter is not None else None
+        requests = apply_to == "NETWORK_FILTER" and inside == "envoy.filters.network.http_connection_manager"
+        return not requests and listener.name not in ("virtualInbound", "virtualOutbound")
+    return apply_to == "ROUTE_CONFIGURATION" or (patch.patch is not None and patch.patch.operation in ("ADD", "REMOVE"))
 
 
 def patch_of(q: Q, ref: PatchRef) -> EnvoyConfigObjectPatch | None:
@@ -70,10 +121,11 @@ def attached(found: EnvoyFilter) -> Attachment:
     return attachment(found.ref, selector, None, found.spec.target_refs)
 
 
-def _patches(q: Q, workloads: Workloads) -> tuple[PatchRef, ...]:
+def _patches(q: Q, workloads: Workloads, metadata: Labels) -> tuple[PatchRef, ...]:
     namespaces = dict.fromkeys((q(root_namespace), workloads.namespace))
     listed = (each for namespace in namespaces for each in q(_listed, namespace))
-    return tuple(patch for each in listed if each.attachment.means(workloads) for patch in each.patches)
+    meant = (each for each in listed if each.attachment.means(workloads))
+    return tuple(patch for each in meant for patch, asked in each.patches if set(asked) <= set(metadata))
 
 
 def _listed(q: Q, namespace: str) -> tuple[_Listed, ...]:
@@ -85,21 +137,29 @@ def _listed(q: Q, namespace: str) -> tuple[_Listed, ...]:
         _Listed(
             attached(each),
             tuple(
-                PatchRef(each.ref, index, patch.apply_to or "")
+                (PatchRef(each.ref, index, patch.apply_to or ""), metadata_of(patch))
                 for index, patch in enumerate(each.spec.config_patches)
-                if _for_this_proxy(patch)
+                if _for_proxies(patch)
             ),
         )
         for each in found
     )
 
 
-def _for_this_proxy(patch: EnvoyConfigObjectPatch) -> bool:
-    """False when `match.proxy` asks for another version, or for metadata, which no proxy is told apart by."""
+def metadata_of(patch: EnvoyConfigObjectPatch) -> Labels:
+    """The fields of node metadata that a proxy must have for a patch to be for it."""
     proxy = patch.match.proxy if patch.match is not None else None
-    if proxy is None:
+    return tuple(sorted(proxy.metadata.items())) if proxy is not None else ()
+
+
+def _for_proxies(patch: EnvoyConfigObjectPatch) -> bool:
+    """False for patches of waypoints, which are no proxies here, and for those of another version."""
+    match = patch.match
+    if match is None:
         return True
-    return not proxy.metadata and (not proxy.proxy_version or _matches(proxy.proxy_version, PROXY_VERSION))
+    if match.waypoint is not None or match.context == "WAYPOINT":
+        return False
+    return match.proxy is None or not match.proxy.proxy_version or _matches(match.proxy.proxy_version, PROXY_VERSION)
 
 
 def _matches(pattern: str, text: str) -> bool:

@@ -172,10 +172,10 @@ def bootstrap(spec: BootstrapSpec) -> Json:
     }
 
 
-def write_bootstrap(spec: BootstrapSpec, path: Path) -> None:
-    """Writes the document to a file that only its owner can read."""
+def write_bootstrap(document: Json, path: Path) -> None:
+    """Writes a bootstrap to a file that only its owner can read."""
     path.touch(mode=0o600)
-    path.write_bytes(msgspec.json.encode(bootstrap(spec)))
+    path.write_bytes(msgspec.json.encode(document))
 
 
 def argv(spec: BootstrapSpec, binary: Path, config: Path) -> list[str]:
@@ -198,8 +198,8 @@ def argv(spec: BootstrapSpec, binary: Path, config: Path) -> list[str]:
     ]
 
 
-def _node(spec: BootstrapSpec) -> Json:
-    app = spec.labels.get("app") or spec.workload or spec.pod
+def node_metadata(spec: BootstrapSpec) -> Json:
+    """What the proxy says of itself, without what is empty."""
     metadata: Json = {
         **spec.metadata,
         "NAME": spec.pod,
@@ -220,11 +220,12 @@ def _node(spec: BootstrapSpec) -> Json:
         "LATEEN_ON_DEMAND": "true" if spec.kind == "sidecar" else "false",
         "LATEEN_HOST_SOCKETS": ",".join(f"{port}={path}" for port, path in sorted(spec.host_sockets.items())),
     }
-    node: Json = {
-        "id": spec.node_id,
-        "cluster": f"{app}.{spec.namespace}",
-        "metadata": {key: value for key, value in metadata.items() if value},
-    }
+    return {key: value for key, value in metadata.items() if value}
+
+
+def _node(spec: BootstrapSpec) -> Json:
+    app = spec.labels.get("app") or spec.workload or spec.pod
+    node: Json = {"id": spec.node_id, "cluster": f"{app}.{spec.namespace}", "metadata": node_metadata(spec)}
     if spec.locality != Locality():
         node["locality"] = msgspec.to_builtins(spec.locality)
     return node

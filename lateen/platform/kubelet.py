@@ -22,6 +22,7 @@ import structlog
 
 from lateen.api.struct import Json
 from lateen.apiserver.errors import ConflictError, NotFoundError
+from lateen.engine import Graph
 from lateen.lib.errors import LateenError
 from lateen.lib.findings import Finding, Level
 from lateen.lib.ids import Ref
@@ -37,11 +38,13 @@ from lateen.platform.controllers.work import Api
 from lateen.platform.environment import ConfigError
 from lateen.platform.pod import PodSandbox, PodState, ServiceVip
 from lateen.platform.policies import Policies
-from lateen.platform.proxy import Facts, envoy_of
+from lateen.platform.proxy import PATCH_REFUSED, SETTINGS_CHANGED, Facts, PodProxy
 from lateen.platform.sandbox import PodChanged, PodGone
 
 POD_CANNOT_RUN = "LTN0601"
 """A Pod cannot be run as it is written."""
+OWN_CODES = frozenset({POD_CANNOT_RUN, PATCH_REFUSED, SETTINGS_CHANGED})
+"""What the kubelet says of Pods."""
 
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 STATUS_ANNOTATION = "sidecar.istio.io/status"
@@ -101,7 +104,8 @@ class Kubelet:
         self._pods: dict[str, PodWorker] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._vips: Queue[None] = Queue()
-        self.policies = Policies(cluster, self._policies_changed)
+        self.policies = Policies(Graph())
+        self.policies.follow(cluster, self._policies_changed)
 
     async def run(self) -> None:
         """Work until cancelled; the cluster must be complete and the platform started."""
@@ -191,6 +195,7 @@ class PodWorker:
         self._address = ""
         self._failures = 0
         self._said = ""
+        self._told: tuple[Finding, ...] | None = None
 
     def wanted(self, pod: Json | None) -> None:
         """The Pod's object is now this; None: it is gone."""
@@ -255,9 +260,8 @@ class PodWorker:
                 again = pod_status.not_running(pod, "ContainerCreating", "starting again", self._kubelet.clock())
                 await self._report(again)
             await self._start(pod)
-            if any(each.get("code") == POD_CANNOT_RUN for each in d.parts(d.status(pod), "findings")):
-                await self._kubelet.api.findings(pod, ())
         if self._state is not None:
+            await self._say(pod)
             if self._state.locked != (locked := self._kubelet.policies.locked(pod)) and not self._state.stopped:
                 await self._kubelet.platform.lock(self._uid, on=locked)
             await self._report(pod_status.running(self._pod or pod, self._state, self._kubelet.clock()))
@@ -288,14 +292,28 @@ class PodWorker:
         directory = facts.layout.pod(self._uid)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_dir = str(facts.layout.logs / "pods" / f"{d.namespace(pod)}_{d.name(pod)}")
-        settings = self._kubelet.policies.proxy(pod)
-        proxy = None if injected is None else envoy_of(facts, pod, injected, self._address, settings)
+        proxy = None if injected is None else await self._proxy(pod, injected, self._address).prepare()
         wanted = translate.sandbox(pod, source=self._kubelet.cluster, ip=self._address, proxy=proxy, log_dir=log_dir)
         wanted = msgspec.structs.replace(wanted, locked=self._kubelet.policies.locked(pod))
         if injected is not None:
             await self._write_token(pod, directory)
             await self._introduce(pod, directory)
         self._state = await self._kubelet.platform.create(wanted)
+
+    def _proxy(self, pod: Json, injected: translate.Injection, address: str) -> PodProxy:
+        return PodProxy(self._kubelet.facts, self._kubelet.policies, pod, injected, address)
+
+    async def _say(self, pod: Json) -> None:
+        """Say of a Pod that runs what there is to say, in place of what was said before."""
+        injected = translate.injection(pod)
+        address = self._state.ip if self._state is not None else ""
+        found = () if injected is None else tuple(self._proxy(pod, injected, address or "").findings())
+        if self._told is None and not found:
+            said = {each.get("code") for each in d.parts(d.status(pod), "findings")}
+            self._told = None if said & OWN_CODES else ()
+        if found != self._told:
+            await self._kubelet.api.findings(pod, found)
+            self._told = found
 
     async def _introduce(self, pod: Json, directory: Path) -> None:
         """Tell the agent, which then has the Pod's certificate ready on its socket."""
@@ -372,7 +390,8 @@ class PodWorker:
             return
         with contextlib.suppress(LateenError, OSError):
             if isinstance(error, ConfigError):
-                await self._kubelet.api.findings(self._pod, (finding(self._pod, error),))
+                self._told = (finding(self._pod, error),)
+                await self._kubelet.api.findings(self._pod, self._told)
             await self._report(pod_status.not_running(self._pod, reason, str(error), self._kubelet.clock()))
 
 

@@ -6,7 +6,7 @@ settings of its proxy are those of the moment in which the proxy starts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -16,25 +16,34 @@ from lateen.api.objects import transaction
 from lateen.api.struct import Json
 from lateen.engine import Graph
 from lateen.intent.route_table import locked
+from lateen.model.envoy_filters import BootstrapPatch, bootstrap_patches
+from lateen.model.policy_attachment import Workloads
 from lateen.model.proxy_config import ANNOTATION, ProxySettings, proxy_settings
 from lateen.model.visibility import client_of
 from lateen.model.workloads import Labels
 from lateen.platform.controllers import documents as d
 from lateen.platform.controllers.cluster import Cluster
 
-KINDS = ("ConfigMap", "ProxyConfig", "Sidecar")
+KINDS = ("ConfigMap", "EnvoyFilter", "ProxyConfig", "Sidecar")
 
 _log = structlog.stdlib.get_logger("lateen.policies")
 
 
 class Policies:
-    """A graph of the few objects that decide; `changed` is told when one of them has changed."""
+    """Answers from a graph of the few objects that decide."""
 
-    def __init__(self, cluster: Cluster, changed: Callable[[], None]) -> None:
-        self._graph = Graph()
-        self._changed = changed
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def follow(self, cluster: Cluster, changed: Callable[[], None]) -> None:
+        """Keeps the graph as the cluster is; `changed` is told when one of the objects has changed."""
+
+        def take(before: Json | None, after: Json | None) -> None:
+            if self._take(before, after):
+                changed()
+
         for kind in KINDS:
-            cluster.listen(kind, self._take)
+            cluster.listen(kind, take)
 
     def locked(self, pod: Json) -> bool:
         """True when the Pod may call known hosts only, so nothing but its proxy opens connections that leave it."""
@@ -45,18 +54,23 @@ class Policies:
         annotation = d.annotations_of(pod).get(ANNOTATION, "")
         return self._graph.pull(proxy_settings, d.namespace(pod), _labels(pod), annotation)
 
-    def _take(self, before: Json | None, after: Json | None) -> None:
+    def bootstrap(self, pod: Json, metadata: Mapping[str, str], *, router: bool) -> tuple[BootstrapPatch, ...]:
+        """The patches of the bootstrap of the Pod's proxy, which has that node metadata."""
+        workloads = Workloads(d.namespace(pod), _labels(pod), router)
+        return self._graph.pull(bootstrap_patches, workloads, tuple(sorted(metadata.items())))
+
+    def _take(self, before: Json | None, after: Json | None) -> bool:
         document = after or before
         if document is None or not _counts(document):
-            return
+            return False
         try:
             known = decode(document)
         except DecodeError as error:
             _log.warning("object not understood", kind=document["kind"], name=d.name(document), error=str(error))
-            return
+            return False
         self._graph.commit(transaction([known] if after is not None else [], [] if after is not None else [known.ref]))
         self._graph.sweep()
-        self._changed()
+        return True
 
 
 def _counts(document: Json) -> bool:

@@ -81,6 +81,9 @@ def parse_node(node: Node) -> Proxy:
             mesh_gateway=_mesh_gateway(_text(metadata, "LATEEN_MESH_GATEWAY")),
             on_demand=_text(metadata, "LATEEN_ON_DEMAND") == "true",
         ),
+        metadata=tuple(
+            sorted((key, each.string_value) for key, each in metadata.fields.items() if each.HasField("string_value"))
+        ),
     )
 
 
@@ -168,6 +171,7 @@ class Authenticated:
             name=claimed.name,
             service_account=account,
             capabilities=claimed.capabilities,
+            metadata=claimed.metadata,
         )
 
     def _by_token(self, context: Context) -> Peer | None:

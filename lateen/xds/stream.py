@@ -36,6 +36,7 @@ from lateen.xds.wire import delta_chunk, delta_response, sotw_response
 CLUSTER: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 ENDPOINT: Final = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 SECRET: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
+ROUTE: Final = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 VIRTUAL_HOST: Final = "type.googleapis.com/envoy.config.route.v3.VirtualHost"
 WARMING: Final = (ENDPOINT, SECRET)
 """Types a cluster needs to get warm. Envoy answers for a cluster only when it is warm, so these never wait for it."""
@@ -107,6 +108,7 @@ class Stream:
         self._index = {each.type_url: index for index, each in enumerate(self._types)}
         self._clusters = self._index.get(CLUSTER)
         self._endpoints = self._index.get(ENDPOINT)
+        self._tables = self._index.get(ROUTE)
         self._hosts = self._index.get(VIRTUAL_HOST)
         self._scope = scope(self._rescope)
         self._sated = False  # it gets everything, whatever it could do
@@ -403,6 +405,8 @@ class Stream:
             if index == self._hosts and not self._audience.scope.on_demand:
                 subscription.keep(removes)  # it would not hear: the tables it has now have no such source
                 removes = []
+            elif index == self._hosts and not self._has_tables():
+                removes = []  # later: it may still have tables without such a source
             late = removes if index in (self._clusters, self._endpoints) else []
             if late:
                 deferred.append((index, late))
@@ -416,6 +420,11 @@ class Stream:
             self._remove(deferred)
         for index in self.subscriptions:
             self.lags.settle(index, self._waits(index))
+
+    def _has_tables(self) -> bool:
+        """True when the client has its route tables as they are now."""
+        tables = self.subscriptions.get(self._tables) if self._tables is not None else None
+        return tables is None or tables.settled
 
     def _wait_for_clusters(self, host: str) -> bool:
         """True for a virtual host some cluster of which has not been sent."""

@@ -20,7 +20,7 @@ from tests.paths import shared
 KINDS = (
     *("VirtualService", "DestinationRule", "Gateway", "Sidecar", "ServiceEntry", "WorkloadEntry", "WorkloadGroup"),
     *("ProxyConfig", "PeerAuthentication", "RequestAuthentication", "AuthorizationPolicy"),
-    *("WasmPlugin", "TrafficExtension"),
+    *("EnvoyFilter", "WasmPlugin", "TrafficExtension"),
 )
 Json = dict[str, Any]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -14,10 +15,11 @@ from typing import Any
 
 from lateen.engine import Graph
 from lateen.lib.layout import Layout
-from lateen.model.proxy_config import ANNOTATION, proxy_settings
+from lateen.model.proxy_config import ANNOTATION
 from lateen.node.envoy import envoy_binary
 from lateen.platform.pod import Proxy
-from lateen.platform.proxy import Facts, envoy_of
+from lateen.platform.policies import Policies
+from lateen.platform.proxy import Facts, PodProxy
 from lateen.platform.translate import injection
 from tests.envoy.harness import short_directory
 
@@ -29,24 +31,28 @@ def settled(graph: Graph, *, app: str = "app", annotation: str = "", namespace: 
     """What Envoy's admin interface says of itself (`/server_info`) when a Pod of these labels is started."""
     directory = short_directory()
     try:
-        return _server_info(_proxy(graph, directory, app, annotation, namespace))
+        made = proxy_of(graph, directory, app=app, annotation=annotation, namespace=namespace)
+        return server_info(asyncio.run(made.prepare()))
     finally:
         shutil.rmtree(directory)
 
 
-def _proxy(graph: Graph, directory: Path, app: str, annotation: str, namespace: str) -> Proxy:
+def proxy_of(
+    graph: Graph, directory: Path, *, app: str = "app", annotation: str = "", namespace: str = "default"
+) -> PodProxy:
+    """The proxy of a Pod of these labels; its files go to that directory."""
     metadata = {"name": "app-1", "namespace": namespace, "uid": "u1", "labels": {"app": app}}
     pod: Json = {"metadata": {**metadata, "annotations": {ANNOTATION: annotation}}, "spec": {"containers": []}}
     layout = Layout("t", directory / "s", directory / "r")
-    layout.pod("u1").mkdir(parents=True)
+    layout.pod("u1").mkdir(parents=True, exist_ok=True)
     facts = Facts(node_name="n", layout=layout, envoy_binary=envoy_binary())
     injected = injection(pod)
     assert injected is not None
-    settings = graph.pull(proxy_settings, namespace, (("app", app),), annotation)
-    return envoy_of(facts, pod, injected, "127.0.0.1", settings)
+    return PodProxy(facts, Policies(graph), pod, injected, "127.0.0.1")
 
 
-def _server_info(proxy: Proxy) -> Json:
+def server_info(proxy: Proxy) -> Json:
+    """What Envoy says of itself when it is started so."""
     process = subprocess.Popen(
         proxy.argv, env={**os.environ, **proxy.env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -147,7 +147,7 @@ async def test_a_server_that_is_not_the_control_plane_is_refused(layout: Layout)
 async def test_envoy_accepts_every_form(layout: Layout, changed: dict[str, object]) -> None:
     spec = _spec(layout, {"name": "web-1", "uid": "u", "sds_socket": str(layout.run / "sds.sock")}, **changed)
     config = layout.run / "envoy.json"
-    write_bootstrap(spec, config)
+    write_bootstrap(bootstrap(spec), config)
     assert config.stat().st_mode & 0o777 == 0o600
     command = [*argv(spec, envoy_binary(), config), "--mode", "validate"]
     process = await asyncio.create_subprocess_exec(

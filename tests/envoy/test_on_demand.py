@@ -28,6 +28,15 @@ spec: {hosts: ["%s"], ports: [{number: 9080, name: http, protocol: HTTP}], resol
   endpoints: [{address: %s}]}
 ---
 """
+WHOLE_TABLES = """
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: tables, namespace: default}
+spec:
+  configPatches:
+  - {applyTo: ROUTE_CONFIGURATION, patch: {operation: MERGE, value: {response_headers_to_remove: [x-none]}}}
+---
+"""
 REGISTRY_ONLY = """
 apiVersion: v1
 kind: ConfigMap
@@ -130,6 +139,20 @@ def test_what_envoy_refuses_is_answered_and_the_rest_goes_on(lab: Lab) -> None:
     assert ask(lab, "details").status == 200
     lab.configure(rule % "{route: [{destination: {host: reviews, subset: v1}}]}")
     assert ask(lab, "app").server == "reviews-v1"
+
+
+def test_nothing_is_left_of_the_time_when_it_had_everything(lab: Lab) -> None:
+    """Hosts of before come back in Envoy when it is told that they are gone while it has whole tables: those of now
+    wait for clusters, and hosts did not wait for tables."""
+    lab.configure()
+    assert line(lab, "ratings")  # a cluster that comes and goes
+    lab.configure(ROUTES % "{route: [{destination: {host: reviews, subset: v1}}]}")
+    assert ask(lab, "reviews").server == "reviews-v1"
+    lab.configure(WHOLE_TABLES, ROUTES % "{route: [{destination: {host: reviews, subset: v1}}]}")
+    assert ask(lab, "reviews").server == "reviews-v1"
+    for subset in ("v2", "v3"):
+        lab.configure(ROUTES % f"{{route: [{{destination: {{host: reviews, subset: {subset}}}}}]}}")
+        assert ask(lab, "reviews").server == f"reviews-{subset}"
 
 
 def test_too_many_unknown_names_end_the_asking(lab: Lab) -> None:

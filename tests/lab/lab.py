@@ -216,7 +216,15 @@ class Lab:
         self._objects: dict[Ref, Object] = {}
         locality = Locality("east", "a", "1")
         labels = (("app", "app"), ("version", "v1"))
-        scope = Scope(ProxyKind.SIDECAR, "default", labels, locality=locality, addresses=(APPLICATION,), node="n1")
+        scope = Scope(
+            ProxyKind.SIDECAR,
+            "default",
+            labels,
+            locality=locality,
+            addresses=(APPLICATION,),
+            node="n1",
+            metadata=(("TEAM", "shop"),),
+        )
         self.sidecar = sidecar(scope, self.certificates)
         self._listening: list[socket.socket] = []
         try:

@@ -14,10 +14,12 @@ from msgspec.structs import replace
 
 from lateen.api.objects import transaction
 from lateen.api.struct import Object
-from lateen.engine import Graph, Transaction
+from lateen.engine import Graph, Q, Transaction
 from lateen.envoy.types import TYPES
-from lateen.intent.scope import Scope
+from lateen.intent.scope import Proxy, Scope
+from lateen.model.envoy_filters import needs_everything
 from lateen.model.jwt_keys import KeySource, wanted_sources
+from lateen.model.policy_attachment import Workloads
 from lateen.xds.auth import Believing
 from lateen.xds.nack import Refusal
 from lateen.xds.server import XdsServer
@@ -50,8 +52,13 @@ class ServedStation(Station):
         return made
 
     async def _serve(self) -> None:
-        scope = replace(self.scope, on_demand=True)
-        self.server = XdsServer(Graph(), TYPES, lambda _q, _proxy: scope, Believing(), on_nack=self._refusals.append)
+        scope = self.scope
+        workloads = Workloads(scope.namespace, scope.labels)
+
+        def scope_of(q: Q, _: Proxy) -> Scope:
+            return replace(scope, on_demand=not q(needs_everything, workloads, scope.metadata))
+
+        self.server = XdsServer(Graph(), TYPES, scope_of, Believing(), on_nack=self._refusals.append)
         async with serving(self.server, f"unix:{self._address}"):
             self._serving.set()
             await self._stop.wait()
@@ -68,6 +75,7 @@ class ServedStation(Station):
         gone = {each.ref for each in self._objects} - {each.ref for each in wanted}
         self._objects = wanted
         self._refusals.clear()
+        self.graph.commit(transaction(wanted, gone))  # what the platform knows
         self._changed_by(transaction(wanted, gone))
         deadline = time.monotonic() + READY_S
         while missing := self._warming():

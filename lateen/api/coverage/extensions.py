@@ -10,7 +10,7 @@ _TARGETS: Final = ("spec.targetRefs[].kind=Gateway",)
 IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
     "EnvoyFilter": (
         "spec.configPatches[].applyTo=LISTENER|FILTER_CHAIN|NETWORK_FILTER|HTTP_FILTER|ROUTE_CONFIGURATION|VIRTUAL_HOST"
-        "|HTTP_ROUTE|CLUSTER|EXTENSION_CONFIG|LISTENER_FILTER",
+        "|HTTP_ROUTE|CLUSTER|EXTENSION_CONFIG|LISTENER_FILTER|BOOTSTRAP",
         f"{_MATCH}.context=ANY|SIDECAR_INBOUND|SIDECAR_OUTBOUND|GATEWAY",
         f"{_MATCH}.cluster.**",
         f"{_MATCH}.listener.name",
@@ -18,7 +18,7 @@ IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
         f"{_MATCH}.listener.listenerFilter",
         f"{_MATCH}.listener.filterChain.**",
         f"{_MATCH}.routeConfiguration.**",
-        f"{_MATCH}.proxy.proxyVersion",
+        f"{_MATCH}.proxy.**",
         "spec.configPatches[].patch.filterClass",
         "spec.configPatches[].patch.operation",
         "spec.configPatches[].patch.value.**",
@@ -40,6 +40,6 @@ MISSING: Final[Mapping[str, tuple[str, ...]]] = {
 NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
     "EnvoyFilter": {
         f"{_MATCH}.listener.portName": "listeners are told apart by their port's number; Istio ignores the name too",
-        f"{_MATCH}.proxy.metadata": "proxies are not told apart by what they say of themselves: the patch is left out",
+        f"{_MATCH}.waypoint": "there are no waypoints here, so the patch is for nobody",
     },
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.coverage.case import Case, Refusal
 from tests.coverage.cases import (
     destination_rule,
+    envoy_filter,
     extensions,
     gateway,
     proxy_config,
@@ -26,6 +27,7 @@ KINDS = (
     workload_group,
     proxy_config,
     security,
+    envoy_filter,
     extensions,
 )
 

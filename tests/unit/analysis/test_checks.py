@@ -72,6 +72,13 @@ kind: Pod
 metadata: {name: web-1, labels: {app: web}}
 spec: {containers: [{name: a, command: [x]}]}
 """
+MACHINE = obj(
+    "networking.istio.io/v1",
+    "WorkloadEntry",
+    "address: 10.9.9.9",
+    "db-1",
+    ", annotations: {istio.io/autoRegistrationGroup: db}",
+)
 TO = "http: [{route: [{destination: {host: reviews}}]}]"
 FULL = "reviews.default.svc.cluster.local"
 NARROW = "http: [{match: [{uri: {prefix: /b}}], route: [{destination: {host: reviews}}]}]"
@@ -318,6 +325,22 @@ def test_the_base_has_nothing_wrong() -> None:
             "LTN0112 EnvoyFilter x spec.configPatches[0].match: nothing of default/web-1 is what it is for",
         ),
         (
+            [IN_THE_MESH, envoy_filter("applyTo: CLUSTER, match: {proxy: {metadata: {TEAM: shop}}}, patch: {operation: MERGE, value: {}}")],
+            "LTN0112 EnvoyFilter x spec.configPatches[0].match: the metadata asked for is of no proxy, not of default/web-1",
+        ),
+        (
+            [IN_THE_MESH, envoy_filter("applyTo: BOOTSTRAP, match: {context: GATEWAY}, patch: {operation: MERGE, value: {header_prefix: x}}")],
+            "LTN0112 EnvoyFilter x spec.configPatches[0].match: nothing of default/web-1 is what it is for",
+        ),
+        (
+            [envoy_filter("applyTo: ROUTE_CONFIGURATION, patch: {operation: REMOVE}")],
+            "LTN0269 EnvoyFilter x spec.configPatches[0].patch.operation: REMOVE is not done with a ROUTE_CONFIGURATION (use MERGE, MERGE_AND_REPLACE_LIST)",
+        ),
+        (
+            [MACHINE, envoy_filter("applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {header_prefix: x}}")],
+            "LTN0270 EnvoyFilter x spec.configPatches[0]: WorkloadEntry default/db-1 is a machine, and starts without it",
+        ),
+        (
             [LOCKED, obj("v1", "Pod", f"{POD}}}]", "x", ", annotations: {traffic.sidecar.istio.io/excludeOutboundPorts: '3306'}")],
             'LTN0260 Pod x metadata.annotations["traffic.sidecar.istio.io/excludeOutboundPorts"]: only known hosts may be called from here',
         ),
@@ -395,6 +418,12 @@ def test_finding(texts: list[str], expected: str) -> None:
         [deployment("traffic.sidecar.istio.io/excludeOutboundPorts: '3306', proxy.istio.io/config: 'concurrency: 2'")],
         [proxy_config("concurrency: 1"), proxy_config("selector: {matchLabels: {app: reviews}}", "z")],
         [tcp_entry("a.b", "10.1.2.3"), tcp_entry("b.b", "10.1.2.4", "z")],
+        [
+            IN_THE_MESH,
+            proxy_config("environmentVariables: {ISTIO_META_TEAM: shop}"),
+            envoy_filter("applyTo: CLUSTER, match: {proxy: {metadata: {TEAM: shop, CLUSTER_ID: Kubernetes}}}, patch: {operation: MERGE, value: {connect_timeout: 1s}}"),
+        ],
+        [IN_THE_MESH, envoy_filter("applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {header_prefix: x}}")],
         [tcp_entry("a.b", "10.1.2.3", protocol="HTTP"), tcp_entry("b.b", "10.1.2.3", "z", protocol="HTTP")],
     ],
 )  # fmt: skip

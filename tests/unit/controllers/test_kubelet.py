@@ -23,7 +23,7 @@ from lateen.platform.controllers.cluster import Cluster
 from lateen.platform.controllers.events import Recorder
 from lateen.platform.kubelet import POD_CANNOT_RUN, Kubelet
 from lateen.platform.pod import ContainerState, Ended, PodSandbox, PodState, ServiceVip
-from lateen.platform.proxy import Facts
+from lateen.platform.proxy import SETTINGS_CHANGED, Facts
 from lateen.platform.sandbox import PodChanged, PodGone
 from lateen.platform.settings import PlatformSettings
 from tests.unit.controllers.documents import NOW
@@ -274,6 +274,25 @@ async def test_a_pod_that_cannot_run_says_why_and_runs_once_it_can(tmp_path: Pat
         await until(one.api, lambda: "u-web-1" in one.platform.made)
         assert one.platform.made["u-web-1"].containers[0].env["A"] == "1"
         await until(one.api, lambda: one.pod()["status"]["findings"] == [])
+
+
+async def test_settings_that_change_under_a_running_proxy_are_said_to(tmp_path: Path) -> None:
+    def settings(concurrency: int) -> Json:
+        metadata = {"name": "proxies", "namespace": "shop"}
+        api = "networking.istio.io/v1beta1"
+        return {"apiVersion": api, "kind": "ProxyConfig", "metadata": metadata, "spec": {"concurrency": concurrency}}
+
+    def codes(one: Node) -> list[str]:
+        return [each["code"] for each in d.status(one.pod()).get("findings", [])]
+
+    async with node(tmp_path) as one:
+        one.api.store(settings(1))
+        await one.ready()
+        assert codes(one) == []
+        one.api.store(settings(2))
+        await until(one.api, lambda: codes(one) == [SETTINGS_CHANGED])
+        one.api.store(settings(1))
+        await until(one.api, lambda: codes(one) == [])
 
 
 async def test_running_pods_are_taken_up_after_a_restart_and_strangers_end(tmp_path: Path) -> None:

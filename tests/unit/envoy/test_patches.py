@@ -13,13 +13,14 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
 )
+from msgspec.structs import replace
 
 from lateen.api.istio.envoy_filter import EnvoyFilter
 from lateen.api.objects import ref_of
 from lateen.engine import Graph
 from lateen.envoy import patch
 from lateen.envoy.types import CDS, ECDS, LDS, RDS
-from lateen.intent.scope import ProxyKind, Scope
+from lateen.intent.scope import Capabilities, Proxy, ProxyKind, Scope, scope_of
 from tests.configuration import graph_of, service
 
 Json = dict[str, Any]
@@ -387,6 +388,58 @@ def test_order_and_whom_they_mean() -> None:
     assert seconds(graph_of(WORLD, chosen)) == 5
     not_chosen = envoy_filter(timeout(5), workloadSelector={"labels": {"app": "other"}})
     assert seconds(graph_of(WORLD, not_chosen)) != 5
+
+
+def test_only_metadata_that_some_patch_asks_for_tells_proxies_apart() -> None:
+    asking = {**one("CLUSTER", "MERGE", TIMEOUT), "match": {"proxy": {"metadata": {"TEAM": "shop"}}}}
+    graph = graph_of(WORLD, envoy_filter(asking))
+    proxy = Proxy(ProxyKind.SIDECAR, "default", "web", metadata=(("NAME", "web"), ("TEAM", "shop")))
+    scope = graph.pull(scope_of, proxy)
+    assert scope.metadata == (("TEAM", "shop"),)
+    patched, other = cluster(graph, REVIEWS, scope), cluster(graph, REVIEWS, replace(scope, metadata=(("TEAM", "x"),)))
+    assert patched is not None
+    assert other is not None
+    assert (patched.connect_timeout.seconds, other.connect_timeout.seconds) == (7, 10)
+    assert graph_of(WORLD).pull(scope_of, proxy).metadata == ()
+
+
+@pytest.mark.parametrize(
+    ("patch", "whole"),
+    [
+        (one("LISTENER", "MERGE", "{stat_prefix: x}"), True),
+        (one("NETWORK_FILTER", "INSERT_FIRST", "{name: x}", "{listener: {portNumber: 3306}}"), True),
+        (
+            one(
+                "NETWORK_FILTER",
+                "MERGE",
+                "{name: x}",
+                "{listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager}}}}",
+            ),
+            False,
+        ),
+        (one("LISTENER", "MERGE", "{stat_prefix: x}", "{context: SIDECAR_INBOUND}"), False),
+        (one("LISTENER", "MERGE", "{stat_prefix: x}", "{listener: {name: virtualOutbound}}"), False),
+        (one("HTTP_FILTER", "ADD", "{name: x}"), False),
+        (one("VIRTUAL_HOST", "MERGE", "{name: x}"), False),
+        (one("VIRTUAL_HOST", "ADD", "{name: x}"), True),
+        (one("ROUTE_CONFIGURATION", "MERGE", "{name: x}"), True),
+        (one("CLUSTER", "MERGE", TIMEOUT), False),
+    ],
+)
+def test_what_a_sidecar_that_asks_would_not_have_is_given_to_it(patch: Json, whole: bool) -> None:
+    graph = graph_of(WORLD, envoy_filter(patch))
+    proxy = Proxy(ProxyKind.SIDECAR, "default", "web", capabilities=Capabilities(on_demand=True))
+    assert graph.pull(scope_of, proxy).on_demand is not whole
+
+
+def test_a_cluster_called_as_its_address_is_patched_by_its_service() -> None:
+    graph = graph_of(
+        WORLD.replace("name: http, port: 80,", "name: tcp, port: 80,"),
+        envoy_filter(one("CLUSTER", "MERGE", TIMEOUT, "{cluster: {service: web.default.svc.cluster.local}}")),
+    )
+    found = cluster(graph, "10.96.0.4:80", replace(SIDECAR, on_demand=True))
+    assert found is not None
+    assert found.connect_timeout.seconds == 7
 
 
 def test_a_value_that_is_no_message_changes_nothing_and_the_others_apply() -> None:

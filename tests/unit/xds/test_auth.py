@@ -75,6 +75,7 @@ def test_a_pod_of_the_credentials_account(call: Call) -> None:
         "cart",
     )
     assert (proxy.labels, proxy.addresses) == ((), ()), "only the Pod says what it is"
+    assert ("INSTANCE_IPS", "10.0.0.9") in proxy.metadata, "a claim, for the matches of EnvoyFilters"
     assert proxy.capabilities.host_sockets == (HostSocket(8080, "/a"), HostSocket(8443, "/b"))
 
 
