@@ -212,6 +212,25 @@ Bring the files back; or, if it is meant, touch the file `.allow-mass-delete` in
 """,
     ),
     Code(
+        "LTN0370",
+        Level.WARNING,
+        "Errors jumped after a change",
+        """
+Right after this version of the object came into force, the share of failed calls of a host rose, by more than chance
+explains. Proxies count the HTTP and gRPC requests they send, for each host; what was counted in the minute before the
+change is compared with what came after it, from 20 requests on each side. Server errors (5xx, and gRPC statuses that
+are the server's fault) and client errors (4xx) are told apart.
+
+    VirtualService default/details: server errors of details.default.svc.cluster.local rose from 0 % of 412 to
+    100 % of 36 requests after this change
+
+`lateen history` shows the revision with this mark for as long as it is kept. Of changes that come too close together
+to tell apart, each is marked and says so.
+
+Roll the object back (`lateen rollback KIND/NAME`) or correct it. The finding ends with its next change.
+""",
+    ),
+    Code(
         "LTN0020",
         Level.ERROR,
         "Envoy refuses what an object becomes",

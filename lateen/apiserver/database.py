@@ -15,12 +15,13 @@ from pathlib import Path
 import msgspec
 
 from lateen.apiserver.errors import StorageError
-from lateen.apiserver.rows import Change, Held, Row, Version, facts_of
+from lateen.apiserver.rows import Change, Held, Mark, Row, Version, facts_of
 from lateen.lib.ids import Ref, parse_ref
 
-SCHEMA = 2
+SCHEMA = 3
 _UNTOLD = (("", "Event"), ("coordination.k8s.io", "Lease"))
 """Kinds without a history: they come and go by themselves all the time."""
+_UNMARKED = b"[]"
 _VERSIONS_KEPT = 20
 _DELETED_KEPT = 5_000
 _TABLES = """
@@ -32,7 +33,8 @@ CREATE TABLE objects (
 ) STRICT;
 CREATE TABLE history (
     revision INTEGER PRIMARY KEY, ref TEXT NOT NULL, at TEXT NOT NULL, author TEXT NOT NULL, action TEXT NOT NULL,
-    api_version TEXT NOT NULL, metadata BLOB NOT NULL, body BLOB NOT NULL, condemned INTEGER NOT NULL DEFAULT 0
+    api_version TEXT NOT NULL, metadata BLOB NOT NULL, body BLOB NOT NULL, condemned INTEGER NOT NULL DEFAULT 0,
+    marks BLOB NOT NULL DEFAULT (CAST('[]' AS BLOB))
 ) STRICT;
 CREATE INDEX history_of_object ON history (ref, revision);
 CREATE TABLE progress (revision INTEGER NOT NULL) STRICT;
@@ -190,7 +192,7 @@ class Database:
         return self._versions("WHERE at <= ? ORDER BY revision DESC LIMIT 1", at)
 
     def _versions(self, which: str, value: str | int) -> list[Version]:
-        columns = "revision, ref, at, author, action, api_version, metadata, body, condemned"
+        columns = "revision, ref, at, author, action, api_version, metadata, body, condemned, marks"
         query = self._db.execute(f"SELECT {columns} FROM history {which}", (value,))  # noqa: S608
         return [
             Version(
@@ -203,14 +205,22 @@ class Database:
                 msgspec.Raw(metadata),
                 msgspec.Raw(body),
                 bool(bad),
+                msgspec.json.decode(marks, type=tuple[Mark, ...]) if marks != _UNMARKED else (),
             )
-            for revision, ref, at, author, action, api_version, metadata, body, bad in query
+            for revision, ref, at, author, action, api_version, metadata, body, bad, marks in query
         ]
 
     def condemn(self, ref: Ref, revision: int, *, condemned: bool) -> None:
         """Marks one version of an object, or takes the mark away."""
         self._db.execute(
             "UPDATE history SET condemned = ? WHERE ref = ? AND revision = ?", (condemned, str(ref), revision)
+        )
+
+    def mark(self, ref: Ref, revision: int, marks: tuple[Mark, ...]) -> None:
+        """What is said of errors after one version of an object."""
+        self._db.execute(
+            "UPDATE history SET marks = ? WHERE ref = ? AND revision = ?",
+            (msgspec.json.encode(marks), str(ref), revision),
         )
 
     def prune(self, before: str) -> None:

@@ -35,7 +35,7 @@ _OWNED = (
     "selfLink",
 )
 
-
+_SAID_OF_VERSION = ("proxies", "traffic")
 _FIRST_STATUS: Mapping[tuple[str, str], Json] = {("", "Namespace"): {"phase": "Active"}}
 
 
@@ -253,7 +253,7 @@ def _update(tx: Transaction, row: Row, document: Json, said: dict[str, Any]) -> 
     facts = facts_of(metadata)
     if not same:  # what proxies said was about another version
         findings = said.get("findings", row.findings)
-        said["findings"] = {origin: part for origin, part in findings.items() if origin != "proxies"}
+        said["findings"] = {origin: part for origin, part in findings.items() if origin not in _SAID_OF_VERSION}
     return tx.put(
         msgspec.structs.replace(
             row,

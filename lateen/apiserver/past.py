@@ -108,10 +108,10 @@ class Past:
         if row is None:
             if not versions:
                 raise NotFoundError(f"{ref.short} does not exist and never did", remedy="lateen history")
-            return next((each for each in versions[1:] if not each.condemned), versions[0])
+            return next((each for each in versions[1:] if each.good), versions[0])
         present = takewhile(lambda each: each.action != "delete", versions)
         for each in present:
-            if not each.condemned and bytes(each.body) != row.body:
+            if each.good and bytes(each.body) != row.body:
                 return each
         raise NotFoundError(f"there is no earlier good version of {ref.short}", remedy=f"lateen history {ref.short}")
 
@@ -250,6 +250,7 @@ def _entry(each: Version) -> Json:
         "author": each.author,
         "action": each.action,
         "refused": each.condemned,
+        "errors": [{**msgspec.to_builtins(mark), "message": str(mark)} for mark in each.marks],
     }
 
 

@@ -87,8 +87,23 @@ class Change(msgspec.Struct, frozen=True):
         return row
 
 
+class Mark(msgspec.Struct, frozen=True, rename="camel"):
+    """Errors of the calls of a host that rose right after a revision; `others` revisions came so close to it that they
+    cannot be told apart."""
+
+    host: str
+    what: str
+    before: str
+    after: str
+    others: int = 0
+
+    def __str__(self) -> str:
+        close = f" (or one of {self.others} changes beside it)" if self.others else ""
+        return f"{self.what} of {self.host} rose from {self.before} to {self.after} requests after this change{close}"
+
+
 class Version(msgspec.Struct, frozen=True, rename="camel"):
-    """One entry of an object's history. `action` is create, update or delete."""
+    """One entry of an object's history. `action` is create, update or delete; `condemned`: proxies refused it."""
 
     revision: int
     ref: Ref
@@ -99,6 +114,12 @@ class Version(msgspec.Struct, frozen=True, rename="camel"):
     metadata: msgspec.Raw
     body: msgspec.Raw
     condemned: bool = False
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """True when nothing speaks against going back to it."""
+        return not self.condemned and not self.marks
 
     def document(self) -> Json:
         """The object as it was asked for, without a status."""

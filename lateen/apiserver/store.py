@@ -31,7 +31,7 @@ from lateen.apiserver.deletion import ALWAYS_THERE
 from lateen.apiserver.errors import GoneError, StorageError
 from lateen.apiserver.operations import Create, Operation
 from lateen.apiserver.owners import Owners
-from lateen.apiserver.rows import Change, Row, Version
+from lateen.apiserver.rows import Change, Mark, Row, Version
 from lateen.lib.ids import Ref
 
 Collection = tuple[str, str]
@@ -381,3 +381,6 @@ class _Writer:
 
     def condemn(self, ref: Ref, revision: int, *, condemned: bool) -> None:
         self._database.condemn(ref, revision, condemned=condemned)
+
+    def mark(self, ref: Ref, revision: int, marks: tuple[Mark, ...]) -> None:
+        self._database.mark(ref, revision, marks)

@@ -9,7 +9,7 @@ import msgspec
 
 from lateen.api.struct import Json
 from lateen.apiserver.errors import BadRequestError, ConflictError, NotFoundError
-from lateen.apiserver.rows import Row, Version
+from lateen.apiserver.rows import Mark, Row, Version
 from lateen.lib.ids import Ref
 
 
@@ -34,6 +34,10 @@ class Transaction(Protocol):
     def with_uid(self, uid: str) -> Row | None: ...
     def versions(self, ref: Ref) -> list[Version]:
         """The history of an object, newest first."""
+        ...
+
+    def mark(self, ref: Ref, revision: int, marks: tuple[Mark, ...]) -> None:
+        """Says of a version that errors jumped after it."""
         ...
 
     def condemn(self, ref: Ref, revision: int, *, condemned: bool) -> None:

@@ -27,6 +27,7 @@ from lateen.apiserver.store import Store
 from lateen.daemon.inputs import typed
 from lateen.envoy.trust import trust_secret
 from lateen.lib.findings import Finding, Level
+from lateen.lib.request_counts import Report
 from lateen.lib.signing import Trust
 from lateen.model.mesh import trust_domains
 from lateen.model.trust import anchors
@@ -58,12 +59,13 @@ class Authority:
         store: Store,
         pump: Pump,
         proxies: Callable[[], Iterable[str]],
+        on_report: Callable[[Report], None] = lambda _: None,
         *,
         validity: dt.timedelta,
         settle_after_start_s: float = SETTLE_AFTER_START_S,
         now: Callable[[], dt.datetime] = utc_now,
     ) -> None:
-        """`proxies`: the Pods (`namespace/name`) whose proxies are connected."""
+        """`proxies`: the Pods (`namespace/name`) whose proxies are connected. `on_report` takes what they count."""
         self._directory = directory
         self._store = store
         self._proxies = proxies
@@ -81,7 +83,7 @@ class Authority:
         self._domains = pump.watch(self._spread, trust_domains)
         self._anchors = pump.watch(self._spread, anchors)
         self._domain = self._domains.value()[0]
-        self.service = TrustService(self._trust(), self._woken.set)
+        self.service = TrustService(self._trust(), self._woken.set, on_report)
         self.custody.on_change(self._spread)
         store.subscribe(self._changed)
 

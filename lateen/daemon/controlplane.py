@@ -32,6 +32,7 @@ from lateen.daemon.authority import Authority
 from lateen.daemon.bundles import bundle_route
 from lateen.daemon.ca_routes import ca_routes
 from lateen.daemon.describing import describe_route
+from lateen.daemon.error_rates import ErrorRates
 from lateen.daemon.identities import Identities
 from lateen.daemon.inputs import Inputs, initial
 from lateen.daemon.jwt_keys import key_fetcher
@@ -112,11 +113,13 @@ class ControlPlane:
         rule = Authenticated(self._peer_of, self._identities.peer_of_token, self._identities.account_of)
         self._xds = XdsServer(graph, TYPES, scope_of, rule, StoreQuarantine(store), tracked=configures)
         self._keys = key_fetcher(self._xds.pump, layout.state / "jwks.json")
+        self._errors = ErrorRates(store, lambda: graph.pull(cluster_domain))
         self._authority = Authority(
             layout.ca,
             store,
             self._xds.pump,
             self._connected,
+            self._errors.take,
             validity=dt.timedelta(seconds=settings.certificate_validity_s),
         )
         self._modules = module_fetcher(self._xds.pump, layout.state / "wasm")
@@ -161,6 +164,7 @@ class ControlPlane:
             parts.create_task(self._addresses.run(), name="addresses of ServiceEntries")
             parts.create_task(self._analysis.run(), name="analysis")
             parts.create_task(self._status.run(), name="status writer")
+            parts.create_task(self._errors.run(), name="error rates")
             parts.create_task(self._machines.run(), name="machines")
             parts.create_task(self._authority.run(), name="CA")
             await self._settled.wait()

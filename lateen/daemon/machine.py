@@ -32,6 +32,7 @@ from lateen.node.dns import NameServer
 from lateen.node.envoy import envoy_binary
 from lateen.node.membership import Membership
 from lateen.node.names import Names
+from lateen.node.request_counts import report
 from lateen.node.resolvers import Resolvers
 from lateen.node.trust import TrustFollower
 from lateen.node.workload import PodSpec, Workload
@@ -80,6 +81,7 @@ async def serve(machine: Machine) -> None:
             service_account=bundle.service_account,
             token_path=str(bundle.token),
             sds_socket=str(directory / "sds.sock"),
+            admin_socket=str(directory / "admin.sock"),
         ),
         _Explained(signer, bundle),
         kept=machine.state / "identity.json",
@@ -102,6 +104,7 @@ async def serve(machine: Machine) -> None:
         async with asyncio.TaskGroup() as parts:
             parts.create_task(workload.run(), name="certificate")
             parts.create_task(follower.run(), name="trust of the mesh")
+            parts.create_task(report(follower, lambda: (workload,)), name="counts of requests")
             parts.create_task(membership.run(), name="membership")
             parts.create_task(joined.run(), name="Envoy")
     finally:

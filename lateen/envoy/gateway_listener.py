@@ -59,25 +59,27 @@ def gateway_listener_names(q: Q, scope: Scope) -> tuple[str, ...]:
 
 def gateway_listener(q: Q, scope: Scope, name: str) -> Resource | None:
     """A listener of a router by name."""
+    counts = scope.capabilities.counts
     if name.startswith(UDP_PREFIX):
-        return q(_udp_listener, scope.namespace, scope.labels, name)
+        return q(_udp_listener, scope.namespace, scope.labels, name, counts)
     if not name.startswith(SOCKET_PREFIX):
-        return q(_listener_of, scope.namespace, scope.labels, name, None)
+        return q(_listener_of, scope.namespace, scope.labels, name, None, counts)
     socket = next((each for each in scope.capabilities.host_sockets if name == f"{SOCKET_PREFIX}{each.port}"), None)
     if socket is None:
         return None
-    return q(_listener_of, scope.namespace, scope.labels, f"{ANY_ADDRESS}_{socket.port}", socket)
+    return q(_listener_of, scope.namespace, scope.labels, f"{ANY_ADDRESS}_{socket.port}", socket, counts)
 
 
 def _bound(q: Q, scope: Scope) -> tuple[str, ...]:
     servers = q(gateway_servers, scope.namespace, scope.labels)
     names = sorted({each.listener for each in servers})
-    bound = [each for each in names if q(_listener_of, scope.namespace, scope.labels, each, None) is not None]
+    counts = scope.capabilities.counts
+    bound = [each for each in names if q(_listener_of, scope.namespace, scope.labels, each, None, counts) is not None]
     return (*bound, *sorted({_udp_name(each) for each in servers if each.quic_port}))
 
 
 def _listener_of(
-    q: Q, namespace: str, labels: tuple[tuple[str, str], ...], name: str, socket: HostSocket | None
+    q: Q, namespace: str, labels: tuple[tuple[str, str], ...], name: str, socket: HostSocket | None, counts: bool
 ) -> Resource | None:
     servers = [each for each in q(gateway_servers, namespace, labels) if each.listener == name]
     client = q(client_of, namespace, labels, True)
@@ -100,10 +102,10 @@ def _listener_of(
         chain = listener.filter_chains.add()
         chain.name = listener.name
         named = next((each for each in servers if each.title), servers[0])
-        chain.filters.append(_manager(q, listener, named, enforced, grpc_web=web))
+        chain.filters.append(_manager(q, listener, named, enforced, counts, grpc_web=web))
     for server in servers:
         origins.append(server.gateway)
-        origins += _add_server(q, client, listener, server, enforced)
+        origins += _add_server(q, client, listener, server, enforced, counts)
     if not listener.filter_chains:
         return None
     if any(each.kind.by_name for each in servers):
@@ -113,7 +115,9 @@ def _listener_of(
     return resource(listener.name, body, tuple(dict.fromkeys((*origins, mesh_ref()))))
 
 
-def _udp_listener(q: Q, namespace: str, labels: tuple[tuple[str, str], ...], name: str) -> Resource | None:
+def _udp_listener(
+    q: Q, namespace: str, labels: tuple[tuple[str, str], ...], name: str, counts: bool
+) -> Resource | None:
     servers = [each for each in q(gateway_servers, namespace, labels) if each.quic_port and _udp_name(each) == name]
     if not servers:
         return None
@@ -130,7 +134,7 @@ def _udp_listener(q: Q, namespace: str, labels: tuple[tuple[str, str], ...], nam
             chain = _chain(listener, server)
             context = termination(server.tls, (), q(mesh_tls), q(outer_tls), alpn=ALPN_HTTP3)
             set_quic_socket(chain.transport_socket, context)
-            chain.filters.append(_manager(q, listener, server, enforced, http3=True))
+            chain.filters.append(_manager(q, listener, server, enforced, counts, http3=True))
     add_access_log(listener.access_log.add, q(access_log), unanswered_only=True)
     origins = dict.fromkeys((*enforced.origins, *(each.gateway for each in servers), mesh_ref()))
     return resource(name, listener.SerializeToString(deterministic=True), tuple(origins))
@@ -149,7 +153,9 @@ def _set_address(address: Address, name: str) -> None:
     address.socket_address.port_value = int(port)
 
 
-def _add_server(q: Q, client: Client, listener: Listener, server: GatewayServer, enforced: Security) -> list[Ref]:
+def _add_server(
+    q: Q, client: Client, listener: Listener, server: GatewayServer, enforced: Security, counts: bool
+) -> list[Ref]:
     """Adds the chains of a server of TLS or bytes; returns what else decided them."""
     if server.guest:
         return []
@@ -165,7 +171,7 @@ def _add_server(q: Q, client: Client, listener: Listener, server: GatewayServer,
             bounds = (q(mesh_tls), q(outer_tls))
             set_socket(chain.transport_socket, termination(server.tls, q(accepted_domains), *bounds, alpn=alpn))
             if server.kind is ServerKind.HTTPS:
-                chain.filters.append(_manager(q, listener, server, enforced))
+                chain.filters.append(_manager(q, listener, server, enforced, counts))
             for each in streams:
                 _add_stream(q, client, chain, server, each, enforced, tls=True)
             return [each.source for each in streams]
@@ -266,11 +272,20 @@ def _manager(
     listener: Listener,
     server: GatewayServer,
     enforced: Security,
+    counts: bool,
     *,
     http3: bool = False,
     grpc_web: bool = False,
 ) -> Filter:
     prefix = server.title or f"outbound_{listener.name}"
     return http_manager(
-        q, Direction.GATEWAY, prefix, server.route, tls=True, http3=http3, grpc_web=grpc_web, security=enforced
+        q,
+        Direction.GATEWAY,
+        prefix,
+        server.route,
+        tls=True,
+        http3=http3,
+        grpc_web=grpc_web,
+        security=enforced,
+        counts=counts,
     )

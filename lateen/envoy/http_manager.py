@@ -20,6 +20,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 
 from lateen.engine import Q
 from lateen.envoy.access_log import add_access_log
+from lateen.envoy.request_counts import add_request_counts
 from lateen.envoy.security_filters import add_http_security
 from lateen.envoy.sources import CLUSTER_TIMEOUT_S, set_ads
 from lateen.features.encoding import pack
@@ -48,12 +49,13 @@ def http_manager(
     grpc_web: bool = False,
     security: Security | None = None,
     on_demand: bool = False,
+    counts: bool = False,
 ) -> Filter:
     """A manager as a network filter; `table` is the name of a route table or the table itself.
 
     `tls`: the client's certificate is known here. `http3`: it is QUIC. `grpc_web`: browsers' gRPC-Web is turned into
     gRPC. `security`: the policies that requests are held to, before anything else is done with them. `on_demand`:
-    virtual hosts and clusters that are not there are asked for.
+    virtual hosts and clusters that are not there are asked for. `counts`: the proxy counts its requests per service.
     """
     manager = HttpConnectionManager()
     manager.stat_prefix = stat_prefix
@@ -96,6 +98,8 @@ def http_manager(
         if tls:
             _set_client_details(manager)
     add_access_log(manager.access_log.add, q(access_log))
+    if counts:
+        add_request_counts(manager.access_log.add)
     message = Filter()
     message.name = MANAGER
     pack(message.typed_config, manager)

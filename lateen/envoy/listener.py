@@ -32,4 +32,5 @@ def listener_resource(q: Q, scope: Scope, name: str) -> Resource | None:
     client = q(client_of, scope.namespace, scope.labels, False)
     if name == VIRTUAL_OUTBOUND:
         return q(virtual_outbound, client, scope.on_demand)
-    return q(outbound_resource, client, q(listener_labels, client, name, scope.labels), name, scope.on_demand)
+    labels = q(listener_labels, client, name, scope.labels)
+    return q(outbound_resource, client, labels, name, scope.on_demand, scope.capabilities.counts)

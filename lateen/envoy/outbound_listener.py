@@ -69,9 +69,11 @@ def virtual_outbound(q: Q, client: Client, on_demand: bool) -> Resource:
     return resource(VIRTUAL_OUTBOUND, listener.SerializeToString(deterministic=True), _origins(client))
 
 
-def outbound_resource(q: Q, client: Client, labels: Labels, name: str, on_demand: bool) -> Resource | None:
+def outbound_resource(
+    q: Q, client: Client, labels: Labels, name: str, on_demand: bool, counts: bool
+) -> Resource | None:
     """The listener of a port or of a service's address, or None when there is none of that name. `on_demand`: the
-    proxy asks for what it needs."""
+    proxy asks for what it needs. `counts`: it counts its requests."""
     intent = q(outbound_listener, client, labels, name)
     if intent is None:
         return None
@@ -85,7 +87,12 @@ def outbound_resource(q: Q, client: Client, labels: Labels, name: str, on_demand
         chain.filter_chain_match.transport_protocol = RAW
         chain.filter_chain_match.application_protocols.extend(HTTP_ALPN)
         manager = http_manager(
-            q, Direction.OUTBOUND, f"outbound_{name}", intent.route, on_demand=on_demand and intent.http is Http.SHARED
+            q,
+            Direction.OUTBOUND,
+            f"outbound_{name}",
+            intent.route,
+            on_demand=on_demand and intent.http is Http.SHARED,
+            counts=counts,
         )
         chain.filters.append(manager)
         set_seconds(listener.listener_filters_timeout, q(detection_timeout_s))

@@ -50,6 +50,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     mesh_gateway: MeshGateway | None = None
     on_demand: bool = False
     """It asks for the virtual hosts, clusters and addresses its workload calls, when it calls them."""
+    counts: bool = False
+    """It can count requests per service (Envoy's stats access logger), and somebody reads the counts."""
 
 
 class Proxy(msgspec.Struct, frozen=True, cache_hash=True):

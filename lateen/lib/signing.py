@@ -9,6 +9,8 @@ from typing import Protocol
 import msgspec
 from cryptography import x509
 
+from lateen.lib.request_counts import Report
+
 SERVICE = "istio.v1.auth.IstioCertificateService"
 TRUST_SERVICE = "lateen.security.v1.TrustService"
 SERVER_NAMES = ("istiod.istio-system.svc", "istiod.istio-system", "istiod.istio-system.svc.cluster.local", "localhost")
@@ -30,10 +32,12 @@ class Trust(msgspec.Struct, frozen=True):
 
 
 class TrustAnswer(msgspec.Struct, frozen=True):
-    """What an agent says of its Pods (`namespace/name`): the trust that all of them use; empty while they differ."""
+    """What an agent says of its Pods (`namespace/name`): the trust that all of them use, empty while they differ; and
+    what their proxies counted."""
 
     version: str
     pods: tuple[str, ...]
+    report: Report | None = None
 
 
 class Signer(Protocol):

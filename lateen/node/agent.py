@@ -21,6 +21,7 @@ import structlog
 
 from lateen.lib.signing import TrustedSigner
 from lateen.node.control import ControlError, Json, serve
+from lateen.node.request_counts import report
 from lateen.node.trust import TrustFollower
 from lateen.node.workload import PodSpec, Workload
 
@@ -43,11 +44,14 @@ class Agent:
         self._state = state
         self._control = control
         self._pods: dict[str, tuple[Workload, asyncio.Task[None]]] = {}
-        self._trust = TrustFollower(signer, trust, lambda: [workload for workload, _ in self._pods.values()])
+        self._trust = TrustFollower(signer, trust, self._workloads)
 
     async def run(self) -> None:
         """Takes up the Pods of the state file, then does as the control socket says."""
-        follower = asyncio.create_task(self._trust.run(), name="trust of the mesh")
+        tasks = [
+            asyncio.create_task(self._trust.run(), name="trust of the mesh"),
+            asyncio.create_task(report(self._trust, self._workloads), name="counts of requests"),
+        ]
         try:
             for spec in self._kept():
                 try:
@@ -56,11 +60,15 @@ class Agent:
                     _log.error("Pod not served", pod=spec.name, reason=str(error))
             await serve(self._control, self._handle)
         finally:
-            follower.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await follower
+            for task in tasks:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
             for uid in list(self._pods):
                 await self._remove(uid)
+
+    def _workloads(self) -> list[Workload]:
+        return [workload for workload, _ in self._pods.values()]
 
     async def _handle(self, request: Json) -> Any:
         match request.get("do"):

@@ -218,6 +218,7 @@ def node_metadata(spec: BootstrapSpec) -> Json:
         "LATEEN_VERSION": __version__,
         "LATEEN_MESH_GATEWAY": spec.mesh_gateway,
         "LATEEN_ON_DEMAND": "true" if spec.kind == "sidecar" else "false",
+        "LATEEN_COUNTS": "true",
         "LATEEN_HOST_SOCKETS": ",".join(f"{port}={path}" for port, path in sorted(spec.host_sockets.items())),
     }
     return {key: value for key, value in metadata.items() if value}

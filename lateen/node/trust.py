@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from lateen.lib.request_counts import Report
 from lateen.lib.signing import SigningError, Trust, TrustAnswer, TrustedSigner
 from lateen.node.identity import Identity
 from lateen.node.workload import FIRST_RETRY_S, LAST_RETRY_S, Workload
@@ -46,6 +47,12 @@ class TrustFollower:
         self._jitter = jitter
         self._news = asyncio.Event()
         self._trust = self._load()
+        self._report: Report | None = None
+
+    def report(self, report: Report) -> None:
+        """Tells the control plane what proxies counted; while it is away, nobody."""
+        self._report = report
+        self._news.set()
 
     def told(self, workload: Workload | None = None) -> None:
         """There is another workload, or one is gone."""
@@ -97,6 +104,7 @@ class TrustFollower:
         """What the control plane is to know, whenever it is something else: which Pods there are, and the version that
         all of their proxies use."""
         said: TrustAnswer | None = None
+        self._report = None  # what was counted while nobody listened is too old to be told
         while True:
             self._news.clear()
             workloads = self._workloads()
@@ -104,9 +112,9 @@ class TrustFollower:
             if self._trust is not None:
                 pods = tuple(sorted(f"{each.spec.namespace}/{each.spec.name}" for each in workloads))
                 answer = TrustAnswer("" if behind else self._trust.version, pods)
-                if answer != said:
-                    said = answer
-                    yield answer
+                if answer != said or self._report is not None:
+                    said, report, self._report = answer, self._report, None
+                    yield msgspec.structs.replace(answer, report=report)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S if behind else None):
                     await self._news.wait()

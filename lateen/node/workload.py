@@ -32,7 +32,8 @@ _log = structlog.stdlib.get_logger("lateen.node.workload")
 
 
 class PodSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A Pod the agent serves. `token_path` is read anew for each request, `sds_socket` made in a folder that exists."""
+    """A Pod the agent serves. `token_path` is read anew for each request, `sds_socket` made in a folder that exists;
+    `admin_socket` is the proxy's, whose counts are reported (empty: none)."""
 
     uid: str
     namespace: str
@@ -40,6 +41,7 @@ class PodSpec(msgspec.Struct, frozen=True, kw_only=True):
     service_account: str
     token_path: str
     sds_socket: str
+    admin_socket: str = ""
 
 
 class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):

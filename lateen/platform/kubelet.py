@@ -324,6 +324,7 @@ class PodWorker:
             service_account=d.spec(pod).get("serviceAccountName") or "default",
             token_path=str(directory / "token"),
             sds_socket=str(directory / "sds.sock"),
+            admin_socket=str(directory / "admin.sock"),
         )
         await control.call(self._kubelet.facts.layout.agent_socket, "add_pod", pod=msgspec.to_builtins(spec))
 

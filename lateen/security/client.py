@@ -71,7 +71,7 @@ class CertificateClient:
 
         async def told() -> AsyncIterator[trust_pb2.TrustAnswer]:
             async for each in answers:
-                yield trust_pb2.TrustAnswer(version=each.version, pods=each.pods)
+                yield _message(each)
 
         options = (("grpc.ssl_target_name_override", SERVER_NAMES[0]), *_KEEPALIVE)
         target = self._control_plane.renewal_target if key else self._control_plane.token_target
@@ -122,3 +122,12 @@ class CertificateClient:
         if len(response.cert_chain) < 2:
             raise SigningError("the control plane answered without a certificate")
         return tuple(response.cert_chain)
+
+
+def _message(answer: TrustAnswer) -> trust_pb2.TrustAnswer:
+    message = trust_pb2.TrustAnswer(version=answer.version, pods=answer.pods)
+    if answer.report is not None:
+        message.seconds = answer.report.seconds
+        for each in answer.report.counts:
+            message.counts.add(**msgspec.to_builtins(each))
+    return message

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from lateen.lib.request_counts import Report, RequestCount
 from lateen.lib.signing import TRUST_SERVICE, Trust, TrustAnswer
 from lateen.security.peer import peer_of
 from lateen.security.protos import trust_pb2
@@ -30,11 +31,18 @@ class _Follower:
 
 
 class TrustService:
-    """Serves Follow on any number of gRPC servers. `on_answer` is called whenever agents have said something."""
+    """Serves Follow on any number of gRPC servers. `on_answer` is called whenever agents have said something of their
+    Pods, `on_report` with what proxies counted."""
 
-    def __init__(self, trust: Trust, on_answer: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        trust: Trust,
+        on_answer: Callable[[], None] = lambda: None,
+        on_report: Callable[[Report], None] = lambda _: None,
+    ) -> None:
         self._trust = trust
         self._on_answer = on_answer
+        self._on_report = on_report
         self._followers: set[_Follower] = set()
 
     @property
@@ -93,8 +101,12 @@ class TrustService:
         try:
             async for raw in requests:
                 each = trust_pb2.TrustAnswer.FromString(raw)
-                follower.answer = TrustAnswer(each.version, tuple(each.pods) if own is None else (own,))
-                self._on_answer()
+                answer = TrustAnswer(each.version, tuple(each.pods) if own is None else (own,))
+                if answer != follower.answer:
+                    follower.answer = answer
+                    self._on_answer()
+                if each.counts:
+                    self._on_report(_report(each))
         except DecodeError:
             follower.bad = True
         finally:
@@ -104,3 +116,8 @@ class TrustService:
 
 def _message(trust: Trust) -> trust_pb2.Trust:
     return trust_pb2.Trust(version=trust.version, roots=trust.roots, secret=trust.secret, signer=trust.signer)
+
+
+def _report(answer: trust_pb2.TrustAnswer) -> Report:
+    rows = [RequestCount(row.target, row.requests, row.client_errors, row.server_errors) for row in answer.counts]
+    return Report(answer.seconds, tuple(rows))

@@ -80,6 +80,7 @@ def parse_node(node: Node) -> Proxy:
             host_sockets=_host_sockets(_text(metadata, "LATEEN_HOST_SOCKETS")),
             mesh_gateway=_mesh_gateway(_text(metadata, "LATEEN_MESH_GATEWAY")),
             on_demand=_text(metadata, "LATEEN_ON_DEMAND") == "true",
+            counts=_text(metadata, "LATEEN_COUNTS") == "true",
         ),
         metadata=tuple(
             sorted((key, each.string_value) for key, each in metadata.fields.items() if each.HasField("string_value"))

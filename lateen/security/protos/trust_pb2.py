@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lateen/security/protos/trust.proto\x12\x12lateen.security.v1\",\n\x0bTrustAnswer\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04pods\x18\x02 \x03(\t\"G\n\x05Trust\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05roots\x18\x02 \x01(\t\x12\x0e\n\x06secret\x18\x03 \x01(\x0c\x12\x0e\n\x06signer\x18\x04 \x01(\t2X\n\x0cTrustService\x12H\n\x06\x46ollow\x12\x1f.lateen.security.v1.TrustAnswer\x1a\x19.lateen.security.v1.Trust(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lateen/security/protos/trust.proto\x12\x12lateen.security.v1\"o\n\x0bTrustAnswer\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04pods\x18\x02 \x03(\t\x12\x30\n\x06\x63ounts\x18\x03 \x03(\x0b\x32 .lateen.security.v1.RequestCount\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\"^\n\x0cRequestCount\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\x04\x12\x15\n\rclient_errors\x18\x03 \x01(\x04\x12\x15\n\rserver_errors\x18\x04 \x01(\x04\"G\n\x05Trust\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05roots\x18\x02 \x01(\t\x12\x0e\n\x06secret\x18\x03 \x01(\x0c\x12\x0e\n\x06signer\x18\x04 \x01(\t2X\n\x0cTrustService\x12H\n\x06\x46ollow\x12\x1f.lateen.security.v1.TrustAnswer\x1a\x19.lateen.security.v1.Trust(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lateen.security.protos.trus
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRUSTANSWER']._serialized_start=58
-  _globals['_TRUSTANSWER']._serialized_end=102
-  _globals['_TRUST']._serialized_start=104
-  _globals['_TRUST']._serialized_end=175
-  _globals['_TRUSTSERVICE']._serialized_start=177
-  _globals['_TRUSTSERVICE']._serialized_end=265
+  _globals['_TRUSTANSWER']._serialized_end=169
+  _globals['_REQUESTCOUNT']._serialized_start=171
+  _globals['_REQUESTCOUNT']._serialized_end=265
+  _globals['_TRUST']._serialized_start=267
+  _globals['_TRUST']._serialized_end=338
+  _globals['_TRUSTSERVICE']._serialized_start=340
+  _globals['_TRUSTSERVICE']._serialized_end=428
 # @@protoc_insertion_point(module_scope)
