@@ -87,6 +87,9 @@ class History:
         while self._samples and self._samples[0].end < sample.end - BEFORE_S - AFTER_S:
             self._samples.popleft()
 
+    def __len__(self) -> int:
+        return len(self._samples)
+
     @property
     def newest(self) -> float:
         """When the last sample ended."""
@@ -102,11 +105,7 @@ class History:
             before, after = self._between(since, first), self._between(last, until)
             for what in (_SERVER, _CLIENT):
                 one, other = _rate(before, what), _rate(after, what)
-                if (
-                    one.requests >= ENOUGH <= other.requests
-                    and _rose(one, other)
-                    and _worst(before, what) < other.share
-                ):
+                if min(one.requests, other.requests) >= ENOUGH and _rose(one, other) and _worse(other, before, what):
                     yield Jump(tuple(each.revision for each in group), what, one, other)
 
     def _groups(self, changes: Sequence[Moment]) -> list[list[Moment]]:
@@ -151,6 +150,12 @@ def _rose(before: Rate, after: Rate) -> bool:
     both = (before.errors + after.errors) / (before.requests + after.requests)
     deviation = math.sqrt(both * (1 - both) * (1 / before.requests + 1 / after.requests))
     return deviation == 0 or rise >= SIGMAS * deviation
+
+
+def _worse(after: Rate, before: Sequence[Sample], what: str) -> bool:
+    """True for a rate that is higher than that of any stretch before, by more than its own uncertainty."""
+    uncertain = 3 * math.sqrt(after.share * (1 - after.share) / after.requests)
+    return after.share - _worst(before, what) >= max(RISE, uncertain)
 
 
 def _worst(samples: Sequence[Sample], what: str) -> float:

@@ -13,6 +13,9 @@ from lateen.analysis.envoy_words import translated
 
 Json = dict[str, Any]
 
+JUMPED: Final = "LTN0370"
+"""The code of errors that jumped after a change."""
+
 SOON: Final = dt.timedelta(days=14)
 """When the end of a certificate that is not renewed by itself is near."""
 
@@ -31,14 +34,15 @@ class Glance(msgspec.Struct, frozen=True):
     objects: int = 0
     refused: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
+    failing: tuple[str, ...] = ()
     losing: tuple[str, ...] = ()
     idle: tuple[str, ...] = ()
     certificates: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
-        """True when nothing is refused or away."""
-        return not (self.refusing or self.refused or self.away)
+        """True when nothing is refused or away, and no change made calls fail."""
+        return not (self.refusing or self.refused or self.away or self.failing)
 
 
 def glance(
@@ -62,6 +66,7 @@ def glance(
         objects=len(objects),
         refused=tuple(_having(objects, "Accepted", "False", ())),
         pending=tuple(_having(objects, "Programmed", "False", ("RefusedByProxies",))),
+        failing=tuple(_failing(objects)),
         losing=tuple(_having(objects, "Conflicted", "True", ())),
         idle=tuple(_having(objects, "Enforced", "False", ("RefusedByProxies", "Shadowed", "NotLiveEverywhere"))),
         certificates=(*_ending(certificates, now), *_overdue(workloads, now)),
@@ -85,6 +90,16 @@ def _refusing(name: str, listed: Sequence[Json]) -> Iterator[str]:
             plain = translated(each["words"])
             own = "" if plain == each["words"] else f" (Envoy: {each['words']})"
             yield f"{name} refuses {each['type']} {each['name']} for {each['forS']:g} s: {plain}{own}"
+
+
+def _failing(objects: Sequence[Json]) -> Iterator[str]:
+    for each in objects:
+        status: Json = each.get("status") or {}
+        for finding in status.get("findings") or ():
+            if finding["code"] == JUMPED:
+                metadata = each["metadata"]
+                said = f"{finding['message']}; {finding['remedy']}"
+                yield f"{each['kind']} {metadata.get('namespace', '')}/{metadata['name']}: {said}"
 
 
 def _having(objects: Sequence[Json], kind: str, status: str, but: tuple[str, ...]) -> Iterator[str]:

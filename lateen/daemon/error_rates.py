@@ -127,10 +127,9 @@ class ErrorRates:
     async def _mark(self, found: Sequence[tuple[str, Jump]]) -> None:
         refs = {each.moment.revision: each.ref for each in self._changes}
         for host, jump in found:
-            others = len(jump.revisions) - 1
-            mark = Mark(host, jump.what, str(jump.before), str(jump.after), others)
+            mark = Mark(host, jump.what, str(jump.before), str(jump.after), len(jump.revisions) - 1)
             known = [revision for revision in jump.revisions if revision in refs]
-            _log.warning("errors jumped", host=host, revisions=known, **msgspec.to_builtins(jump, str_keys=True))
+            _log.warning("errors jumped", mark=str(mark), objects=[refs[each].short for each in known])
             try:
                 await self._store.write([MarkRevision(refs[each], each, mark) for each in known], author="lateen")
             except ApiError as error:  # the disk is full, say

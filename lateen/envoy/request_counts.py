@@ -53,8 +53,7 @@ def add_request_counts(add: Callable[[], AccessLog]) -> None:
         AndFilter(filters=[_status(ComparisonFilter.GE, 400), _status(ComparisonFilter.LE, 499)])
     )
     server = _add(add(), SERVER_ERRORS)
-    grpc = AccessLogFilter(grpc_status_filter=GrpcStatusFilter(statuses=_FAULTS))
-    server.or_filter.CopyFrom(OrFilter(filters=[_status(ComparisonFilter.GE, 500), grpc]))
+    server.or_filter.CopyFrom(OrFilter(filters=[_status(ComparisonFilter.GE, 500), _failed_grpc()]))
 
 
 def _add(log: AccessLog, name: str) -> AccessLogFilter:
@@ -68,6 +67,16 @@ def _add(log: AccessLog, name: str) -> AccessLogFilter:
     log.name = LOGGER
     pack(log.typed_config, config)
     return log.filter
+
+
+def _failed_grpc() -> AccessLogFilter:
+    """A gRPC request that failed. The filter of statuses alone would take a plain 200 for UNKNOWN."""
+    grpc = AccessLogFilter()
+    header = grpc.header_filter.header
+    header.name = "content-type"
+    header.string_match.prefix = "application/grpc"
+    status = AccessLogFilter(grpc_status_filter=GrpcStatusFilter(statuses=_FAULTS))
+    return AccessLogFilter(and_filter=AndFilter(filters=[grpc, status]))
 
 
 def _status(op: ComparisonFilter.Op, code: int) -> AccessLogFilter:

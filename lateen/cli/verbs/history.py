@@ -32,7 +32,8 @@ def command(
     settings_file: Path | None,
     output: str,
 ) -> None:
-    """The revisions of the mesh or of one object, newest first. REFUSED: proxies did not take what it became."""
+    """The revisions of the mesh or of one object, newest first. REFUSED: proxies did not take what it became. ERRORS:
+    calls failed more often after it, and which."""
     ref = str(reference(target, namespace)) if target else ""
     socket = running(name, settings_file).layout().api_socket
     versions = asyncio.run(_read(socket, ref, limit, everything))
@@ -43,7 +44,7 @@ def command(
         (each["revision"], each["at"], each["author"] or "-", each["action"], each["object"], _mark(each))
         for each in versions
     ]
-    table(("REVISION", "WHEN", "WHO", "ACTION", "OBJECT", "PROXIES"), rows)
+    table(("REVISION", "WHEN", "WHO", "ACTION", "OBJECT", "MARK"), rows)
 
 
 async def _read(socket: Path, ref: str, limit: int, everything: bool) -> list[Json]:
@@ -53,4 +54,8 @@ async def _read(socket: Path, ref: str, limit: int, everything: bool) -> list[Js
 
 
 def _mark(each: Json) -> str:
-    return "REFUSED" if each["refused"] else ""
+    marks = ["REFUSED"] if each["refused"] else []
+    for said in each["errors"]:
+        close = f" (or {said['others']} changes beside it)" if said["others"] else ""
+        marks.append(f"ERRORS: {said['what']} of {said['host']} {said['before']} -> {said['after']}{close}")
+    return "; ".join(marks)

@@ -31,9 +31,10 @@ Json = dict[str, Any]
 @output()
 def command(name: str | None, settings_file: Path | None, output: str) -> None:
     """The mesh at a glance: proxies in sync, behind (since when, with what), refusing (what, in plain words) or away;
-    objects refused, pending, losing to others or without effect; certificates that end soon.
+    objects refused, pending, after which calls failed more often, losing to others or without effect; certificates that
+    end soon.
 
-    Exit code 1 when something is refused or away."""
+    Exit code 1 when something is refused or away, or a change made calls fail."""
     layout = running(name, settings_file).layout()
     seen = asyncio.run(_look(layout))
     if output != "table":
@@ -52,6 +53,7 @@ def show(seen: Glance) -> None:
         ("not connected", seen.away),
         ("refused objects", seen.refused),
         ("not live everywhere", seen.pending),
+        ("errors jumped after", seen.failing),
         ("decided by another object", seen.losing),
         ("without effect", seen.idle),
         ("certificates", seen.certificates),

@@ -14,7 +14,10 @@ from lateen.apiserver.database import Database
 from lateen.apiserver.deletion import Delete
 from lateen.apiserver.errors import ApiError, BadRequestError, ConflictError, InvalidError, NotFoundError
 from lateen.apiserver.holding import Hold
+from lateen.apiserver.marking import MarkRevision
 from lateen.apiserver.operations import Apply, Restore, SetConditions
+from lateen.apiserver.past import Past
+from lateen.apiserver.rows import Mark
 from lateen.apiserver.store import Store
 from lateen.lib.ids import Ref
 from tests.unit.apiserver.api import client as client  # a fixture
@@ -91,6 +94,29 @@ async def test_an_object_goes_back_to_its_last_good_version(store: Store, client
     assert await timeout(client, "a") == "2s"
     await back(client, ref=str(ref("a")), to=str(versions[2]["revision"]))
     assert await timeout(client, "a") == "1s"
+
+
+async def test_a_mark_of_errors_stays_in_history_and_on_the_object_until_it_changes(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "store.db")
+    good, bad = [(await store.write([Apply(rule("a", text))]))[0] for text in ("1s", "2s")]
+    assert good is not None
+    assert bad is not None
+    mark = Mark("a.example", "server errors", "0 % of 100", "50 % of 40")
+    await store.write([MarkRevision(ref("a"), bad.revision, mark), MarkRevision(ref("a"), bad.revision, mark)])
+    await store.write([MarkRevision(ref("a"), 9_999, mark), MarkRevision(ref("never"), 1, mark)])
+    await store.close()
+    store = await Store.open(tmp_path / "store.db")
+    assert [each.marks for each in await store.history(ref("a"))] == [(mark,), ()]
+    row = store.get(ref("a"))
+    assert row is not None
+    (finding,) = row.decode()["status"]["findings"]
+    assert (finding["code"], finding["message"]) == ("LTN0370", str(mark))
+    await store.write([Apply(rule("a", "3s"))])
+    changed = store.get(ref("a"))
+    assert changed is not None
+    assert "status" not in changed.decode()
+    assert (await Past(store, lambda _: ()).previous(ref("a"))).revision == good.revision  # not to the marked one
+    await store.close()
 
 
 async def test_what_was_applied_before_a_rollback_can_be_applied_again(store: Store, client: Client) -> None:
