@@ -35,8 +35,8 @@ def test_a_change_after_which_everything_fails() -> None:
 
 
 def test_a_tenth_that_fails_is_seen_and_nobody_else_is_blamed() -> None:
-    rate = lambda at: 0.12 if at >= 60 else 0.01  # noqa: E731
-    assert [each.revisions for each in told(rate, [20.0, 59.0, 100.0])] == [(1,)]
+    made = told(lambda at: 0.12 if at >= 60 else 0.01, [20.0, 59.0, 100.0])
+    assert [each.revisions for each in made] == [(1,)]
 
 
 def test_what_failed_before_is_nobodys_doing() -> None:
@@ -45,8 +45,7 @@ def test_what_failed_before_is_nobodys_doing() -> None:
 
 
 def test_a_service_that_fails_in_bursts() -> None:
-    burst = lambda at: 0.8 if at % 20 < 4 else 0.0  # noqa: E731
-    assert told(burst, [59.0, 79.0]) == []
+    assert told(lambda at: 0.8 if at % 20 < 4 else 0.0, [59.0, 79.0]) == []
 
 
 def test_the_culprit_among_changes_at_some_distance() -> None:

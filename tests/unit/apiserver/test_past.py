@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lateen.api.check import check
 from lateen.apiserver.client import Client
 from lateen.apiserver.database import Database
 from lateen.apiserver.deletion import Delete
@@ -115,7 +116,7 @@ async def test_a_mark_of_errors_stays_in_history_and_on_the_object_until_it_chan
     changed = store.get(ref("a"))
     assert changed is not None
     assert "status" not in changed.decode()
-    assert (await Past(store, lambda _: ()).previous(ref("a"))).revision == good.revision  # not to the marked one
+    assert (await Past(store, check).previous(ref("a"))).revision == good.revision  # not to the marked one
     await store.close()
 
 
