@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Arguments of `lateen up` and `lateen down`: make up ARGS="--name two --gateway-port 8090"
 ARGS ?=
+# What `make bench` does with its results: it compares them with those in bench/results; `make bench SAVE=1` replaces those
+BENCH := --results bench/results $(if $(SAVE),--save)
 # Which tests run two at a time; those of tests/e2e follow, alone on the machine, since they measure under load
 PYTEST ?= tests
 # PROGRAM:PACKAGE of Debian that benchmarks start, and tests
@@ -53,9 +55,13 @@ check: $(VENV)/.dev typings
 	@$(BIN)/lint-imports
 
 bench: $(VENV)/.run
+	@scripts/packages.sh nft:nftables ip:iproute2 curl:curl $(BENCH_PACKAGES)
 	@$(BIN)/python -m lateen.bench.loop_lag --streams 200 --seconds 15
-	@$(BIN)/lateen bench xds --services 1000 --sidecars 200
-	@$(BIN)/lateen bench xds --services 1000 --sidecars 200 --eager
+	@for shape in "1000 200 --churn 60" "1000 200 --source api" "1000 200 --eager" "5000 40"; do \
+	  set -- $$shape; \
+	  $(BIN)/lateen bench xds --services $$1 --sidecars $$2 $${@:3} --confirm $(BENCH) || exit; \
+	done
+	@$(BIN)/lateen bench proxy $(BENCH)
 
 typings: $(VENV)/.dev scripts/stubs.py
 	@echo "making type stubs of the xDS messages"

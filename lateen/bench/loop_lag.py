@@ -31,6 +31,7 @@ from lateen.apiserver.operations import Apply, Operation, PutStatus
 from lateen.apiserver.rows import Change
 from lateen.apiserver.store import Store
 from lateen.bench.lag import measure, percentile_ms
+from lateen.bench.xds_sidecars import Client, Fleet
 from lateen.engine import Graph, Transaction
 from lateen.envoy.types import TYPES
 from lateen.intent.scope import scope_of
@@ -210,8 +211,11 @@ async def run(settings: Settings, directory: Path) -> Report:
     gc.freeze()
     gc.set_threshold(20_000, 50, 1_000)  # what the control plane sets: full collections find nothing here
     clients = await _clients(settings, directory, port, ca)
+    assert clients.stdin is not None
     assert clients.stdout is not None
     first: Json = json.loads(await clients.stdout.readline())
+    clients.stdin.write(b"mark\n")
+    await clients.stdout.readline()
     idle = await _program("lateen.bench.lag")
     background = [asyncio.create_task(measure(lags))]
     if settings.page:
@@ -223,7 +227,9 @@ async def run(settings: Settings, directory: Path) -> Report:
     for each in background:
         each.cancel()
     machine: Json = json.loads((await idle.communicate(b""))[0])
-    output, _ = await clients.communicate(b"")
+    clients.stdin.write(b"wait 0\n")
+    received: Json = json.loads(await clients.stdout.readline())
+    await clients.communicate(b"")
     await transport.stop(None)
     serving.cancel()
     await asyncio.gather(serving, *background, return_exceptions=True)
@@ -242,7 +248,7 @@ async def run(settings: Settings, directory: Path) -> Report:
         queries=len(graph),
         cpu_s=round(cpu, 2),
         first_s=first["ready_s"],
-        received=json.loads(output),
+        received={"bytes": received["bytes"], **received["types"]},
         refused=sum(count for name, count in server.counters.items() if name.startswith("refused")),
     )
 
@@ -266,14 +272,20 @@ async def _clients(
         chain = ca.issue(csr, PeerIdentity(spiffe=SpiffeId("cluster.local", namespace, "default")))
         for part, text in (("ca", ca.trust_pem), ("chain", "".join(chain)), ("key", key)):
             (directory / f"{namespace}.{part}.pem").write_text(text)
-    names = [(f"ns{i % settings.namespaces}", f"pod{i}") for i in range(settings.streams)]
-    parameters = {
-        "target": f"127.0.0.1:{port}",
-        "clients": names,
-        "routes": {each: ["9080"] for each in spaces},
-        "directory": str(directory),
-    }
-    return await _program("lateen.bench.xds_clients", json.dumps(parameters))
+    pods = [
+        Client(f"ns{i % settings.namespaces}", f"pod{i}", f"10.88.{i >> 8}.{i & 255}") for i in range(settings.streams)
+    ]
+    fleet = Fleet(
+        target=f"localhost:{port}",
+        clients=tuple(pods),
+        tables=("9080",),
+        credentials=str(directory),
+        streams_a_connection=1,
+    )
+    program = await _program("lateen.bench.xds_sidecars")
+    assert program.stdin is not None
+    program.stdin.write(msgspec.json.encode(fleet) + b"\n")
+    return program
 
 
 async def _program(module: str, *arguments: str) -> asyncio.subprocess.Process:

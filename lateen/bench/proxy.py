@@ -26,6 +26,7 @@ from lateen.bench.loads import Protocol as Wire
 from lateen.bench.network import CLIENT, Cable
 from lateen.bench.plane import Plane
 from lateen.bench.proxy_lanes import NAMESPACE, Lane, Sidecars, by_hand, direct, objects
+from lateen.bench.results import Figures
 
 RATE: Final = 1000
 BASE: Final = "hand-written"
@@ -137,6 +138,18 @@ def _way(name: str, rounds: list[dict[str, _Sample]]) -> Way:
         p99_ratio=ratio(lambda each: each.got.p99_ms),
         cpu_ratio=ratio(lambda each: each.cpu_us),
     )
+
+
+def figures(report: ProxyReport) -> Figures:
+    """What is worth comparing: ratios to the pair by hand, which hardly depend on how busy the machine is."""
+    found: dict[str, float] = {}
+    for case in report.cases:
+        for way in case.ways:
+            if way.cpu_ratio and way.name != BASE:
+                place = f"{case.protocol} {'mutual TLS' if case.mtls else 'clear'} {case.rate or 'max'} {way.name}"
+                found |= {f"{place}: CPU to hand": way.cpu_ratio, f"{place}: p50 to hand": way.p50_ratio}
+    found |= {f"{name}: PSS MiB": each.pss_mib for name, each in report.memory.items()}
+    return found, report.origin
 
 
 def idle_memory() -> dict[str, Memory]:

@@ -1,170 +1,209 @@
-"""What a change costs: a control plane on a folder of YAML, simulated sidecars, one change after the other.
+"""What a change costs: a control plane, simulated sidecars, one change after the other.
 
     report = measure(Plan(shape=MeshShape(1000, 200), on_demand=True))
 
-Three processes: the server under test (lateen's own unless `server` names another command), the sidecars, and the
-floor, which sends as many bytes to as many streams and does nothing else. Times run from the rename of the changed
-file to the last sidecar; CPU is the server's, from /proc, until it has been idle for a while; bytes are what
-arrived, per sidecar.
+Processes: the server under test (lateen's own on a folder or with its Kubernetes API, or what `server` names), the
+sidecars, and the floor, which sends as many bytes to as many streams and does nothing else. Times run from the change
+to the last sidecar; CPU is the server's, until it has been idle for a while; bytes are what arrived, per sidecar. Every
+stream is counted that a sidecar has to the control plane. Afterwards real Envoys connect, and each change is made once
+more: the report says when they had it, or that they never heard of it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
-from lateen.bench.xds_mesh import MeshShape, write_mesh, write_service
-from lateen.lib.errors import LateenError
+from lateen.api.codec import decode
+from lateen.bench.children import Helper, Server, serving
+from lateen.bench.host import BenchError, Origin, cpu_s, free_port, origin
+from lateen.bench.plane import Plane
+from lateen.bench.results import Figures
+from lateen.bench.xds_churn import STAMP_EVERY_S, Churn, churn
+from lateen.bench.xds_envoys import RealSidecars
+from lateen.bench.xds_mesh import (
+    GRPC,
+    HTTP,
+    MeshShape,
+    ServiceState,
+    address_of,
+    client_of,
+    common,
+    hears,
+    host_of,
+    namespace_of,
+    service,
+    used_by,
+)
+from lateen.bench.xds_sidecars import Client, Fleet
+from lateen.bench.xds_sources import ApiSource, FolderSource, Source
+from lateen.engine import Graph, Transaction
+from lateen.intent.scope import Capabilities, Proxy, ProxyKind, scope_of
 
-IDLE_S: Final = 0.3
-"""The server has dealt with a change when it has used next to no CPU for this long."""
-TICKS: Final = os.sysconf("SC_CLK_TCK")
+REAL: Final = 2
+"""Real Envoys that confirm the rows."""
 
 Json = dict[str, Any]
 
 
-class BenchError(LateenError):
-    """A process of the benchmark ended or did not answer."""
-
-
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to measure. `server` is a command in which `{folder}` and `{address}` stand for where the mesh is and where
-    xDS is to be served; each change is made `rounds` times and the median told."""
+    """What to measure. `server` is a command in which `{folder}`, `{kubeconfig}` and `{address}` stand for where the
+    mesh is and where xDS is to be served; each change is made `rounds` times and the median told. `churn_s` is how long
+    100 endpoints a second change at the end; 0: not. `confirm` lets real Envoys confirm the rows (root)."""
 
     shape: MeshShape
     on_demand: bool = True
+    source: Literal["folder", "api"] = "folder"
     server: str = ""
     rounds: int = 3
+    churn_s: float = 0
+    confirm: bool = False
+
+    @property
+    def name(self) -> str:
+        """What tells results apart: `xds-1000x200`, `-eager` and `-api` after it."""
+        ways = ("" if self.on_demand else "-eager") + ("" if self.source == "folder" else "-api")
+        return f"xds-{self.shape.services}x{self.shape.sidecars}{ways}"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One change: seconds to the last sidecar, the server's CPU seconds, bytes per sidecar, how many sidecars got
-    something; the floor's seconds and CPU for the same bytes."""
+    something and in how many messages; the floor's seconds and CPU for the same bytes. `envoy_s` is when the last real
+    Envoy used it; None when none was asked or (`unheard`) it concerned none."""
 
     name: str
     last_s: float
     cpu_s: float
     bytes_each: float
     sidecars: int
+    messages: int = 0
     floor_s: float = 0
     floor_cpu_s: float = 0
+    envoy_s: float | None = None
+    unheard: bool = False
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """All of a run. `read_s` is how long the server took to read the folder, before any sidecar came."""
+    """All of a run. `read_s` is how long the server took to read the mesh, before any sidecar came; `scopes` the number
+    of different things to translate for (0 for a server that is not lateen's); `peak_mib` is before the churn."""
 
     plan: Plan
     read_s: float
+    streams: int
+    scopes: int
     cold: Row
     changes: tuple[Row, ...]
     peak_mib: float
+    churn: Churn | None
+    origin: Origin
 
 
-class _Process:
-    """A child that answers lines with lines."""
+def figures(report: Report) -> Figures:
+    """What is worth comparing."""
+    found: dict[str, float] = {"peak MiB": report.peak_mib}
+    for row in (report.cold, *report.changes):
+        found |= {f"{row.name}: s": row.last_s, f"{row.name}: CPU s": row.cpu_s, f"{row.name}: bytes": row.bytes_each}
+    if report.churn is not None:
+        found |= {"churn: behind s": report.churn.behind_max_s, "churn: CPU s": report.churn.cpu_s}
+    return found, report.origin
 
-    def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.pid = self._process.pid
 
-    def read(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise BenchError(f"{self._process.args} ended", remedy="run it alone to see why")
-        return line.strip()
+class _Change(msgspec.Struct, frozen=True):
+    """A change: of which service, what that is after the `n`-th time, and what an Envoy shows of it."""
 
-    def ask(self, line: str) -> str:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        return self.read()
+    name: str
+    service: Callable[[MeshShape, int], int]
+    state: Callable[[int], ServiceState]
+    shows: Literal["endpoints", "route"]
 
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(30)
-        self._process.stdout.close()
+
+def _last_routed(shape: MeshShape) -> int:
+    return (shape.services - 2) // 10 * 10
+
+
+_CHANGES: Final = (
+    _Change("endpoint all use", lambda _to, _n: 0, lambda n: ServiceState(endpoints=5 + n % 2), "endpoints"),
+    _Change(
+        "endpoint some use", lambda to, _: _last_routed(to), lambda n: ServiceState(endpoints=5 + n % 2), "endpoints"
+    ),
+    _Change("endpoint nobody uses", lambda to, _: to.last, lambda n: ServiceState(endpoints=5 + n % 2), "endpoints"),
+    _Change("route all use", lambda _to, _n: 0, lambda n: ServiceState(timeout_s=40 + n), "route"),
+    _Change("route some use", lambda to, _: _last_routed(to), lambda n: ServiceState(timeout_s=60 + n), "route"),
+    _Change("route nobody uses", lambda to, _: to.last, lambda n: ServiceState(timeout_s=80 + n), "route"),
+    _Change("new service", lambda to, n: to.services + 1 + n * 10, lambda _: ServiceState(), "endpoints"),
+)
 
 
 def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Report:
     """Runs a plan. BenchError when the server or the sidecars do not work."""
+    shape = plan.shape
     with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lateen-bench-")))
-        folder = home / "mesh"
-        folder.mkdir()
-        write_mesh(folder, plan.shape)
-        say(f"{plan.shape.services} services, {plan.shape.sidecars} sidecars")
-        address = f"127.0.0.1:{_free_port()}"
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ltn-", dir="/tmp")))
+        workloads = MeshShape(shape.services, shape.sidecars + REAL, shape.uses)
+        mesh = {"common": common(workloads), **{f"svc{n}": service(shape, n) for n in range(shape.services)}}
+        say(f"{shape.services} services, {shape.sidecars} sidecars")
         started = time.time()
-        server = stack.enter_context(_server(plan, folder, address))
+        server, source = stack.enter_context(_server(plan, home, mesh))
         read_s = time.time() - started
-        say(f"the folder was read in {read_s:.1f} s")
-        floor = _Process("lateen.bench.xds_floor", floor_address := f"127.0.0.1:{_free_port()}")
+        say(f"the mesh was read in {read_s:.1f} s")
+        floor = Helper("lateen.bench.xds_floor", floor_address := f"127.0.0.1:{free_port()}")
         stack.callback(floor.close)
         floor.read()
-        before = _cpu_s(server)
-        sidecars = _sidecars(plan, address, floor=False)
-        stack.callback(sidecars.close)
+        began = time.time()
+        before = server.cpu_s()
+        sidecars = _fleet(plan, server.address, began, stack)
         ready: Json = json.loads(sidecars.read())
         cold = Row(
             name="cold start",
             last_s=round(float(ready["ready_s"]), 3),
-            cpu_s=round(_settled(server) - before, 3),
-            bytes_each=float(ready["bytes"]) / plan.shape.sidecars,
-            sidecars=plan.shape.sidecars,
+            cpu_s=round(server.settled_cpu_s() - before, 3),
+            bytes_each=float(ready["bytes"]) / shape.sidecars,
+            sidecars=shape.sidecars,
+            messages=int(ready["responses"]),
         )
-        listeners = _sidecars(plan, floor_address, floor=True)
-        stack.callback(listeners.close)
-        listeners.read()
-        changes = [_change(plan, folder, server, sidecars, floor, each) for each in _changes(plan.shape)]
-        return Report(plan=plan, read_s=round(read_s, 2), cold=cold, changes=tuple(changes), peak_mib=_peak_mib(server))
+        _fleet(plan, floor_address, 0, stack, floor=True).read()
+        rows = [_change(plan, source, server, sidecars, floor, each) for each in _CHANGES]
+        peak_mib = server.peak_mib()
+        if plan.confirm:
+            say(f"{REAL} real Envoys")
+            rows = _confirmed(plan, source, server, home, rows, stack)
+        moved = churn(source, shape, server, sidecars, began, plan.churn_s, say) if plan.churn_s else None
+        return Report(
+            plan=plan,
+            read_s=round(read_s, 2),
+            streams=shape.sidecars,
+            scopes=0 if plan.server else _scopes(plan, mesh),
+            cold=cold,
+            changes=tuple(rows),
+            peak_mib=round(peak_mib),
+            churn=moved,
+            origin=origin(),
+        )
 
 
-class _Change(msgspec.Struct, frozen=True):
-    """A change and how many sidecars it concerns when they hold what they use (`all` otherwise)."""
-
-    name: str
-    make: Callable[[Path, int], None]
-    used: bool
-
-
-def _changes(shape: MeshShape) -> Iterator[_Change]:
-    last = (shape.services - 1) // 10 * 10
-    yield _Change("endpoint of a service all use", lambda to, n: write_service(to, 0, endpoints=5 + n % 2), True)
-    yield _Change("endpoint of a service few use", lambda to, n: write_service(to, last, endpoints=5 + n % 2), False)
-    yield _Change("route all use", lambda to, n: write_service(to, 0, timeout_s=40 + n), True)
-    yield _Change("route few use", lambda to, n: write_service(to, last, timeout_s=40 + n), False)
-    yield _Change("new service", lambda to, n: write_service(to, shape.services + 1 + n * 10), False)
-
-
-def _change(plan: Plan, folder: Path, server: int, sidecars: _Process, floor: _Process, change: _Change) -> Row:
+def _change(plan: Plan, source: Source, server: Server, sidecars: Helper, floor: Helper, change: _Change) -> Row:
     rows: list[Row] = []
     for number in range(plan.rounds):
         sidecars.ask("mark")
-        before, started = _settled(server), time.time()
-        change.make(folder, number)
-        if change.used or not plan.on_demand:
-            sidecars.ask(f"wait {plan.shape.sidecars}")
-        cpu_s = _settled(server) - before
+        before, started = server.settled_cpu_s(), time.time()
+        source.put(*_named(plan, change, number))
+        number_of = change.service(plan.shape, number)
+        each_hears = (hears(plan.shape, one, number_of, on_demand=plan.on_demand) for one in range(plan.shape.sidecars))
+        sidecars.ask(f"wait {sum(each_hears)}")
+        used_s = server.settled_cpu_s() - before
         got: Json = json.loads(sidecars.ask("wait 0"))
         each = int(got["bytes"]) // plan.shape.sidecars
-        floor_before, floor_started = _cpu_s(floor.pid), time.time()
+        floor_before, floor_started = cpu_s(floor.pid), time.time()
         if each:
             floor.ask(str(each))
         floor_s = time.time() - floor_started
@@ -172,68 +211,133 @@ def _change(plan: Plan, folder: Path, server: int, sidecars: _Process, floor: _P
             Row(
                 name=change.name,
                 last_s=round(max(float(got["last_at"]) - started, 0), 4),
-                cpu_s=round(cpu_s, 3),
+                cpu_s=round(used_s, 3),
                 bytes_each=int(got["bytes"]) / plan.shape.sidecars,
                 sidecars=int(got["sidecars"]),
-                floor_s=round(floor_s, 4),
-                floor_cpu_s=round(_cpu_s(floor.pid) - floor_before, 3),
+                messages=int(got["responses"]),
+                floor_s=round(floor_s, 4) if each else 0,
+                floor_cpu_s=round(cpu_s(floor.pid) - floor_before, 3),
             )
         )
     return sorted(rows, key=lambda row: row.cpu_s)[len(rows) // 2]
 
 
+def _named(plan: Plan, change: _Change, number: int) -> tuple[str, list[Json]]:
+    of = change.service(plan.shape, number)
+    return f"svc{of}", service(plan.shape, of, change.state(number))
+
+
+def _confirmed(plan: Plan, source: Source, server: Server, home: Path, rows: list[Row], stack: ExitStack) -> list[Row]:
+    """Each change once more, with real Envoys."""
+    numbers = range(plan.shape.sidecars, plan.shape.sidecars + REAL)
+    with ExitStack() as inner:
+        real = RealSidecars(home, server.address, numbers, on_demand=plan.on_demand, stack=inner)
+        called = (0, _last_routed(plan.shape))
+        for each in called:
+            address = f"172.20.{each >> 8}.{each & 255}"
+            real.call(host_of(each), address)
+            real.until(partial(_loaded, real, host_of(each)))
+        return [
+            _seen(plan, source, server, real, row, change, called) for row, change in zip(rows, _CHANGES, strict=True)
+        ]
+
+
+def _loaded(real: RealSidecars, host: str) -> bool:
+    return all(real.endpoints(host))
+
+
+def _seen(
+    plan: Plan,
+    source: Source,
+    server: Server,
+    real: RealSidecars,
+    row: Row,
+    change: _Change,
+    called: tuple[int, ...],
+) -> Row:
+    number = plan.rounds
+    of, state = change.service(plan.shape, number), change.state(number)
+    host = host_of(of)
+    before = real.endpoints(host)
+    started = time.time()
+    source.put(*_named(plan, change, number))
+    if plan.on_demand and of not in called:
+        server.settled_cpu_s()
+        if any(real.endpoints(host)) or (change.shows == "route" and any(real.knows(f'"{state.timeout_s}s"'))):
+            raise BenchError(f"{row.name}: real Envoys have what they do not use")
+        return msgspec.structs.replace(row, unheard=True)
+    if change.shows == "route":
+        seen = real.until(lambda: all(real.knows(f'"{state.timeout_s}s"')))
+    else:
+        seen = real.until(lambda: all(now != then for now, then in zip(real.endpoints(host), before, strict=True)))
+    return msgspec.structs.replace(row, envoy_s=round(seen - started, 3))
+
+
+def _fleet(plan: Plan, target: str, began: float, stack: ExitStack, *, floor: bool = False) -> Helper:
+    shape = plan.shape
+    clients = [
+        Client(
+            namespace_of(each),
+            client_of(each),
+            address_of(each),
+            tuple(f"{HTTP}/{host_of(used)}:{HTTP}" for used in used_by(shape, each)),
+        )
+        for each in range(shape.sidecars)
+    ]
+    fleet = Fleet(
+        target=target,
+        clients=tuple(clients),
+        tables=(str(HTTP), str(GRPC)),
+        on_demand=plan.on_demand,
+        floor=floor,
+        stamped=f"outbound|{HTTP}||{host_of(0)}",
+        stamp_every_s=STAMP_EVERY_S,
+        began=began,
+    )
+    helper = Helper("lateen.bench.xds_sidecars")
+    stack.callback(helper.close)
+    helper.tell(msgspec.json.encode(fleet).decode())
+    return helper
+
+
 @contextmanager
-def _server(plan: Plan, folder: Path, address: str) -> Iterator[int]:
-    own = f"{shlex.quote(sys.executable)} -m lateen.cli.main serve --config-dir {{folder}} --xds-address {{address}}"
-    command = shlex.split((plan.server or own).format(folder=folder, address=address))
-    with (folder.parent / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        host, _, port = address.rpartition(":")
-        while True:
-            if process.poll() is not None:
-                words = (folder.parent / "server.log").read_text()[-2000:]
-                raise BenchError(f"the server ended:\n{words}", remedy=shlex.join(command))
-            with socket.socket() as probe:
-                if probe.connect_ex((host, int(port))) == 0:
-                    break
-            time.sleep(0.02)
-        yield process.pid
-    finally:
-        process.terminate()
-        process.wait(30)
+def _server(plan: Plan, home: Path, mesh: dict[str, list[Json]]) -> Iterator[tuple[Server, Source]]:
+    """The server under test with the mesh in front of it, and where to change the mesh."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    with ExitStack() as stack:
+        folder = home / "mesh"
+        kubeconfig = home / "s" / "kubeconfig"
+        if plan.source == "api":
+            own = not plan.server
+            ports = {"plaintext_xds_port": port} if own else {"api_port": free_port()}
+            plane = stack.enter_context(Plane(home, ports=ports, with_agent=False))
+            source = ApiSource(plane)
+            stack.callback(source.close)
+            source.load([each for documents in mesh.values() for each in documents])
+            if own:
+                yield Server(plane.pid("controlplane"), address), source
+                return
+        else:
+            folder.mkdir()
+            source = FolderSource(folder)
+            for name, documents in mesh.items():
+                source.put(name, documents)
+        serve = (
+            f"{shlex.quote(sys.executable)} -m lateen.cli.main serve --config-dir {{folder}} --xds-address {{address}}"
+        )
+        command = (plan.server or serve).format(folder=folder, address=address, kubeconfig=kubeconfig)
+        yield stack.enter_context(serving(command, address, home / "server.log")), source
 
 
-def _sidecars(plan: Plan, target: str, *, floor: bool) -> _Process:
-    settings = {
-        "target": target,
-        "shape": msgspec.to_builtins(plan.shape),
-        "on_demand": plan.on_demand,
-        "floor": floor,
-    }
-    return _Process("lateen.bench.xds_sidecars", json.dumps(settings))
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def _settled(pid: int) -> float:
-    """The CPU seconds of a process once it has used next to none for a while."""
-    while True:
-        before = _cpu_s(pid)
-        time.sleep(IDLE_S)
-        if (now := _cpu_s(pid)) - before <= 2 / TICKS:
-            return now
-
-
-def _peak_mib(pid: int) -> float:
-    line = next(each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if each.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _scopes(plan: Plan, mesh: dict[str, list[Json]]) -> int:
+    """How many different Scopes the sidecars have, by the query that decides it."""
+    graph = Graph()
+    objects = [decode(each) for documents in mesh.values() for each in documents]
+    graph.commit(Transaction(put=[(each.ref, each) for each in objects]))
+    can = Capabilities(on_demand=plan.on_demand)
+    proxies = [
+        Proxy(ProxyKind.SIDECAR, namespace_of(each), client_of(each), capabilities=can)
+        for each in range(plan.shape.sidecars)
+    ]
+    return len({graph.pull(scope_of, each) for each in proxies})

@@ -1,11 +1,10 @@
 """Simulated sidecars in one process: they ask for what an Envoy asks for, accept everything, and count.
 
-    python -m lateen.bench.xds_sidecars JSON
+    python -m lateen.bench.xds_sidecars          # the first line on standard input is a Fleet as JSON
 
-JSON: `{"target", "shape": {...}, "on_demand": bool, "floor": bool}`. Each line on standard input is `mark` (counts
-start anew) or `wait N` (until N sidecars have got something since the mark); each is answered by one line of JSON:
-bytes, responses, how many sidecars got something, and the time (seconds since the epoch) of the last. With `floor` they
-take whatever is sent. Twenty streams share a connection.
+Each further line is `mark` (counts start anew) or `wait N` (until N sidecars have got something since the mark); each
+is answered by one line of JSON: what came in all and by type, how many sidecars got something, the time (seconds since
+the epoch) of the last, and how far behind a sidecar has been (`stamp` of `xds_mesh`). A floor takes whatever is sent.
 """
 
 from __future__ import annotations
@@ -14,14 +13,17 @@ import asyncio
 import json
 import sys
 import time
+from collections import Counter
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
 import grpc.aio
 import msgspec
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from lateen.bench.xds_mesh import GRPC, HTTP, MeshShape, host_of, namespace_of, used_by
+from lateen.bench.xds_mesh import SEQUENCE, TICK_S, ticks
 
 METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 PREFIX: Final = "type.googleapis.com/envoy.config."
@@ -30,9 +32,34 @@ ENDPOINT: Final = PREFIX + "endpoint.v3.ClusterLoadAssignment"
 LISTENER: Final = PREFIX + "listener.v3.Listener"
 ROUTE: Final = PREFIX + "route.v3.RouteConfiguration"
 VIRTUAL_HOST: Final = PREFIX + "route.v3.VirtualHost"
-STREAMS_A_CONNECTION: Final = 20
 
 Json = dict[str, Any]
+
+
+class Client(msgspec.Struct, frozen=True):
+    """One sidecar: who it is, and the names its workload calls (as `PORT/HOST:PORT`)."""
+
+    namespace: str
+    name: str
+    address: str
+    hosts: tuple[str, ...] = ()
+
+
+class Fleet(msgspec.Struct, frozen=True, kw_only=True):
+    """Sidecars of one server. `tables` are the route tables each subscribes to. `credentials` is a folder with
+    NAMESPACE.ca.pem, .key.pem and .chain.pem for mutual TLS, empty for plaintext. `stamped` is the cluster whose
+    endpoints say when they were written, every `stamp_every_s`, since `began` (seconds since the epoch)."""
+
+    target: str
+    clients: tuple[Client, ...]
+    tables: tuple[str, ...] = ()
+    on_demand: bool = False
+    floor: bool = False
+    credentials: str = ""
+    streams_a_connection: int = 20
+    stamped: str = ""
+    stamp_every_s: float = 0
+    began: float = 0
 
 
 class Counts:
@@ -45,6 +72,8 @@ class Counts:
         self.bytes = 0
         self.responses = 0
         self.last_at = 0.0
+        self.behind: list[float] = []
+        self.types = Counter[str]()
         self.reached: set[int] = set()
         self.news = asyncio.Event()
 
@@ -55,43 +84,61 @@ class Counts:
         self.reached.add(sidecar)
         self.news.set()
 
+    def took(self, message: DeltaDiscoveryResponse) -> None:
+        kind = message.type_url.rpartition(".")[2]
+        self.types[f"{kind} responses"] += 1
+        self.types[f"{kind} resources"] += len(message.resources)
+        self.types[f"{kind} removed"] += len(message.removed_resources)
+
     def shown(self) -> Json:
+        behind = sorted(self.behind)
         return {
             "bytes": self.bytes,
             "responses": self.responses,
             "sidecars": len(self.reached),
             "last_at": self.last_at,
+            "behind_p50_s": behind[len(behind) // 2] if behind else 0,
+            "behind_max_s": behind[-1] if behind else 0,
+            "types": {name: count for name, count in self.types.items() if count},
         }
 
 
 class Sidecar:
     """One stream. `ready` is set when it has what it needs to serve."""
 
-    def __init__(self, number: int, shape: MeshShape, on_demand: bool, counts: Counts) -> None:
+    def __init__(self, number: int, fleet: Fleet, counts: Counts) -> None:
         self._number = number
-        self._shape = shape
-        self._on_demand = on_demand
+        self._client = fleet.clients[number]
+        self._fleet = fleet
         self._counts = counts
         self._asked: set[str] = set()
-        self._hosts: set[str] = set()
-        self._waiting: set[str] = {CLUSTER, LISTENER, ROUTE}
+        self._hosts = {each.rpartition(":")[0] for each in self._client.hosts}
+        self._waiting: set[str] = {CLUSTER, LISTENER, ROUTE, *([VIRTUAL_HOST] if self._asks else [])}
+        self._seen = 0
         self.ready = asyncio.Event()
+
+    @property
+    def _asks(self) -> bool:
+        return self._fleet.on_demand and bool(self._client.hosts)
 
     async def run(self, channel: grpc.aio.Channel) -> None:
         """Talks until the channel closes."""
         call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(METHOD)()  # pyright: ignore[reportUnknownVariableType] (bytes, without codecs)
-        namespace = namespace_of(self._number)
+        own, domain = self._client, f"{self._client.namespace}.svc.cluster.local"
         first = DeltaDiscoveryRequest(type_url=CLUSTER)
-        first.node.id = f"sidecar~10.0.0.1~client{self._number}.{namespace}~{namespace}.svc.cluster.local"
-        first.node.metadata.fields["NAMESPACE"].string_value = namespace
-        first.node.metadata.fields["LATEEN_ON_DEMAND"].string_value = "true" if self._on_demand else "false"
+        first.node.id = f"sidecar~{own.address}~{own.name}.{own.namespace}~{domain}"
+        metadata = first.node.metadata.fields
+        metadata["NAMESPACE"].string_value = own.namespace
+        metadata["INSTANCE_IPS"].string_value = own.address
+        metadata["LATEEN_ON_DEMAND"].string_value = "true" if self._fleet.on_demand else "false"
         await call.write(first.SerializeToString())
         await call.write(DeltaDiscoveryRequest(type_url=LISTENER).SerializeToString())
-        tables = [str(HTTP), str(GRPC)]
-        await call.write(DeltaDiscoveryRequest(type_url=ROUTE, resource_names_subscribe=tables).SerializeToString())
+        tables = DeltaDiscoveryRequest(type_url=ROUTE, resource_names_subscribe=self._fleet.tables)
+        await call.write(tables.SerializeToString())
         async for raw in call:
             self._counts.add(self._number, len(raw))
             message = DeltaDiscoveryResponse.FromString(raw)
+            self._counts.took(message)
             for answer in self._answers(message):
                 await call.write(answer.SerializeToString())
 
@@ -112,11 +159,11 @@ class Sidecar:
             if new:
                 self._asked |= new
                 answers.append(DeltaDiscoveryRequest(type_url=ENDPOINT, resource_names_subscribe=sorted(new)))
-        if kind == ROUTE and self._on_demand and ROUTE in self._waiting:
-            hosts = [f"{HTTP}/{host_of(each)}:{HTTP}" for each in used_by(self._shape, self._number)]
-            self._hosts.update(each.rpartition(":")[0] for each in hosts)
-            self._waiting.add(VIRTUAL_HOST)
-            answers.append(DeltaDiscoveryRequest(type_url=VIRTUAL_HOST, resource_names_subscribe=hosts))
+        if kind == ENDPOINT and self._fleet.stamped:
+            self._look(message)
+        if kind == ROUTE and self._asks and ROUTE in self._waiting:
+            hosts = DeltaDiscoveryRequest(type_url=VIRTUAL_HOST, resource_names_subscribe=self._client.hosts)
+            answers.append(hosts)
         if kind == VIRTUAL_HOST:
             self._hosts.difference_update(each.name for each in message.resources)
             if not self._hosts:
@@ -127,40 +174,77 @@ class Sidecar:
             self.ready.set()
         return answers
 
+    def _look(self, message: DeltaDiscoveryResponse) -> None:
+        """Notes how old the oldest change was that the sidecar did not have until now."""
+        for each in message.resources:
+            if each.name == self._fleet.stamped and SEQUENCE.encode() in each.resource.value:
+                assignment = ClusterLoadAssignment.FromString(each.resource.value)
+                held = [
+                    ticks(address)
+                    for place in assignment.endpoints
+                    for endpoint in place.lb_endpoints
+                    if (address := endpoint.endpoint.address.socket_address.address).startswith(SEQUENCE)
+                ]
+                if held and max(held) > self._seen:
+                    oldest = self._seen * TICK_S + self._fleet.stamp_every_s if self._seen else max(held) * TICK_S
+                    self._counts.behind.append(max(0.0, time.time() - self._fleet.began - oldest))
+                    self._seen = max(held)
 
-async def main(settings: Json) -> None:
+
+async def main() -> None:
     """Runs the sidecars until standard input closes."""
-    shape = msgspec.convert(settings["shape"], MeshShape)
+    fleet = msgspec.json.decode(sys.stdin.readline(), type=Fleet)
     counts = Counts()
-    sidecars = [Sidecar(number, shape, settings["on_demand"], counts) for number in range(shape.sidecars)]
-    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
-    channels = [
-        grpc.aio.insecure_channel(settings["target"], options)
-        for _ in range((shape.sidecars + STREAMS_A_CONNECTION - 1) // STREAMS_A_CONNECTION)
-    ]
+    sidecars = [Sidecar(number, fleet, counts) for number in range(len(fleet.clients))]
+    channels = _channels(fleet)
     started = time.time()
-    async with asyncio.TaskGroup() as tasks:
-        running = [
-            tasks.create_task((each.take if settings["floor"] else each.run)(channels[number // STREAMS_A_CONNECTION]))
-            for number, each in enumerate(sidecars)
-        ]
-        await asyncio.gather(*[each.ready.wait() for each in sidecars])
-        _say({"ready_s": time.time() - started, **counts.shown()})
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            word, _, number = line.strip().partition(" ")
-            if word == "mark":
-                counts.clear()
-            else:
-                await _reached(counts, int(number))
-            _say(counts.shown())
-        for each in running:
-            each.cancel()
+    tasks = [
+        asyncio.create_task((each.take if fleet.floor else each.run)(channels[number // fleet.streams_a_connection]))
+        for number, each in enumerate(sidecars)
+    ]
+    over = asyncio.create_task(_told(counts, started, sidecars))
+    await asyncio.wait([over, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    failed = [each for each in tasks if each.done()]
+    for each in (over, *tasks):
+        each.cancel()
+    await asyncio.gather(*tasks, over, return_exceptions=True)
+    await asyncio.gather(*[channel.close() for channel in channels])
+    if failed:
+        raise SystemExit(f"a stream ended: {failed[0].exception() or 'by the server'}")
 
 
-async def _reached(counts: Counts, sidecars: int) -> None:
-    while len(counts.reached) < sidecars:
-        counts.news.clear()
-        await counts.news.wait()
+async def _told(counts: Counts, started: float, sidecars: list[Sidecar]) -> None:
+    await asyncio.gather(*[each.ready.wait() for each in sidecars])
+    _say({"ready_s": time.time() - started, **counts.shown()})
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        word, _, number = line.strip().partition(" ")
+        if word == "mark":
+            counts.clear()
+        else:
+            while len(counts.reached) < int(number):
+                counts.news.clear()
+                await counts.news.wait()
+        _say(counts.shown())
+
+
+def _channels(fleet: Fleet) -> list[grpc.aio.Channel]:
+    size = fleet.streams_a_connection
+    firsts = [fleet.clients[start] for start in range(0, len(fleet.clients), size)]
+    options: tuple[tuple[str, int | str], ...] = (
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_receive_message_length", -1),
+    )
+    if not fleet.credentials:
+        return [grpc.aio.insecure_channel(fleet.target, options) for _ in firsts]
+    options += (("grpc.ssl_target_name_override", "localhost"),)
+    folder = Path(fleet.credentials)
+    known = {each.namespace: _credentials(folder, each.namespace) for each in firsts}
+    return [grpc.aio.secure_channel(fleet.target, known[each.namespace], options) for each in firsts]
+
+
+def _credentials(folder: Path, namespace: str) -> grpc.ChannelCredentials:
+    ca, key, chain = ((folder / f"{namespace}.{part}.pem").read_bytes() for part in ("ca", "key", "chain"))
+    return grpc.ssl_channel_credentials(ca, key, chain)
 
 
 def _say(values: Json) -> None:
@@ -169,4 +253,4 @@ def _say(values: Json) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(json.loads(sys.argv[1])))
+    asyncio.run(main())

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
 import click
 
 from lateen.bench.loads import PROTOCOLS
-from lateen.bench.proxy import ProxyPlan, Way
+from lateen.bench.proxy import ProxyPlan, ProxyReport, Way
+from lateen.bench.proxy import figures as proxy_figures
 from lateen.bench.proxy import measure as measure_proxy
-from lateen.bench.xds import Plan, Row, measure
+from lateen.bench.results import Figures, compared, load, store
+from lateen.bench.xds import Plan, Report, Row, measure
+from lateen.bench.xds import figures as xds_figures
 from lateen.bench.xds_mesh import MeshShape
 from lateen.cli.options import output
 from lateen.cli.output import document, table
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T", Report, ProxyReport)
 
 
 @click.group("bench")
@@ -18,34 +28,96 @@ def command() -> None:
     """Measure what the mesh costs on this machine."""
 
 
+def results(verb: F) -> F:
+    """`--results` and `--save`; the verb gets `folder` and `save`."""
+    verb = click.option(
+        "--results", "folder", type=click.Path(path_type=Path), help="A folder of earlier results, to compare with."
+    )(verb)
+    return click.option("--save", is_flag=True, help="Keep this result there in place of the earlier one.")(verb)
+
+
+def compare(folder: Path | None, name: str, report: T, figures: Callable[[T], Figures], *, save: bool) -> None:
+    """Shows a report beside the earlier one of its name, and keeps it if that is wanted."""
+    if folder is None:
+        if save:
+            raise click.UsageError("--save needs --results, the folder to keep the result in")
+        return
+    file = folder / f"{name}.json"
+    if (earlier := load(file, type(report))) is not None:
+        rows = compared(figures(report), figures(earlier))
+        click.echo(f"\nagainst {file}, {earlier.origin.revision} of {earlier.origin.at}:", err=True)
+        for each in rows:
+            click.echo(f"  {each.name}: {each.then:g} then, {each.now:g} now{each.ratio}", err=True)
+    if save:
+        store(file, report)
+
+
 @command.command("xds")
 @click.option("--services", type=click.IntRange(30), default=1000, show_default=True)
 @click.option("--sidecars", type=click.IntRange(1), default=200, show_default=True)
 @click.option("--eager", is_flag=True, help="Sidecars that get everything at once, as Istio's do.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="How often each change is made.")
+@click.option("--source", type=click.Choice(["folder", "api"]), default="folder", help="Where the mesh is.")
+@click.option("--churn", type=click.FloatRange(0), default=0, help="Seconds of 100 endpoint changes each, at the end.")
+@click.option("--confirm", is_flag=True, help="Let real Envoys confirm each row; needs root.")
 @click.option(
     "--server",
     default="",
-    help="Another control plane: a command in which {folder} and {address} stand for the YAML and for HOST:PORT.",
+    help="Another control plane: a command in which {folder} (or {kubeconfig}) and {address} stand for where the mesh "
+    "is and for HOST:PORT.",
 )
+@results
 @output()
-def xds(services: int, sidecars: int, eager: bool, rounds: int, server: str, output: str) -> None:
+def xds(
+    services: int,
+    sidecars: int,
+    eager: bool,
+    rounds: int,
+    source: Literal["folder", "api"],
+    churn: float,
+    confirm: bool,
+    server: str,
+    folder: Path | None,
+    save: bool,
+    output: str,
+) -> None:
     """What changes cost the control plane: seconds to the last sidecar, CPU, bytes; the floor beside it is a bare
     broadcast of the same bytes to the same streams."""
-    shape = MeshShape(services, sidecars)
-    plan = Plan(shape=shape, on_demand=not eager, server=server, rounds=rounds)
+    plan = Plan(
+        shape=MeshShape(services, sidecars),
+        on_demand=not eager,
+        source=source,
+        server=server,
+        rounds=rounds,
+        churn_s=churn,
+        confirm=confirm,
+    )
     report = measure(plan, lambda text: click.echo(text, err=True))
-    if output != "table":
+    if output == "table":
+        _show(report)
+    else:
         document(report, output)
-        return
-    columns = ("", "LAST SIDECAR", "CPU", "BYTES EACH", "SIDECARS", "FLOOR", "FLOOR CPU")
+    compare(folder, plan.name, report, xds_figures, save=save)
+
+
+def _show(report: Report) -> None:
+    columns = ("", "LAST SIDECAR", "CPU", "BYTES EACH", "SIDECARS", "MESSAGES", "FLOOR", "FLOOR CPU", "REAL ENVOYS")
     table(columns, [_shown(each) for each in (report.cold, *report.changes)])
-    print(f"\npeak memory of the server {report.peak_mib:.0f} MiB")
+    print(f"\n{report.streams} streams, {report.scopes} scopes; the mesh was read in {report.read_s:.1f} s;")
+    print(f"peak memory of the server {report.peak_mib:.0f} MiB")
+    if (moved := report.churn) is not None:
+        print(
+            f"{moved.changes} changes in {moved.seconds:.0f} s: behind by {moved.behind_p50_s:.3f} s (median), "
+            f"{moved.behind_max_s:.3f} s (at most); CPU {moved.cpu_s:.1f} s; memory {moved.before_mib:.0f} MiB before, "
+            f"{moved.after_mib:.0f} at the end, {moved.settled_mib:.0f} settled"
+        )
 
 
 def _shown(row: Row) -> tuple[str, ...]:
     floor = (f"{row.floor_s:.3f} s", f"{row.floor_cpu_s:.2f} s") if row.floor_s else ("-", "-")
-    return (row.name, f"{row.last_s:.3f} s", f"{row.cpu_s:.2f} s", f"{row.bytes_each:,.0f}", str(row.sidecars), *floor)
+    envoys = "never heard" if row.unheard else "-" if row.envoy_s is None else f"{row.envoy_s:.3f} s"
+    counts = (f"{row.bytes_each:,.0f}", str(row.sidecars), str(row.messages))
+    return (row.name, f"{row.last_s:.3f} s", f"{row.cpu_s:.3f} s", *counts, *floor, envoys)
 
 
 @command.command("proxy")
@@ -59,8 +131,11 @@ def _shown(row: Row) -> tuple[str, ...]:
     default=PROTOCOLS,
     help="Only these; may be given again. Default: all.",
 )
+@results
 @output()
-def proxy(seconds: float, rounds: int, protocols: tuple[str, ...], output: str) -> None:
+def proxy(
+    seconds: float, rounds: int, protocols: tuple[str, ...], folder: Path | None, save: bool, output: str
+) -> None:
     """What two sidecars cost a request, against no proxy and against two Envoys written by hand, at 1,000 requests a
     second and with as many as go, in the clear and with mutual TLS; and the memory of an idle sidecar.
 
@@ -68,26 +143,21 @@ def proxy(seconds: float, rounds: int, protocols: tuple[str, ...], output: str) 
     """
     plan = ProxyPlan(protocols=tuple(each for each in PROTOCOLS if each in protocols), seconds=seconds, rounds=rounds)
     report = measure_proxy(plan, lambda text: click.echo(text, err=True))
-    if output != "table":
+    if output == "table":
+        _show_ways(report)
+    else:
         document(report, output)
-        return
-    columns = (
-        "PROTOCOL",
-        "TLS",
-        "RATE",
-        "WAY",
-        "REQUESTS/S",
-        "P50",
-        "P99",
-        "CPU A REQUEST",
-        "CPU, P50, P99, RATE TO HAND",
-    )
+    compare(folder, "proxy", report, proxy_figures, save=save)
+
+
+def _show_ways(report: ProxyReport) -> None:
+    case = ("PROTOCOL", "TLS", "RATE", "WAY")
     rows = [
         (each.protocol, "mutual" if each.mtls else "-", str(each.rate or "max"), *_way(way))
         for each in report.cases
         for way in each.ways
     ]
-    table(columns, rows)
+    table((*case, "REQUESTS/S", "P50", "P99", "CPU A REQUEST", "CPU, P50, P99, RATE TO HAND"), rows)
     print()
     table(
         ("IDLE", "RSS", "PSS"),
