@@ -26,7 +26,7 @@ from lateen.bench.envoys import Envoy
 from lateen.bench.host import BenchError
 from lateen.lib.errors import LateenError
 from lateen.lib.layout import Layout
-from lateen.node.bootstrap import BootstrapSpec, XdsAddress, argv, write_bootstrap
+from lateen.node.bootstrap import BootstrapSpec, XdsAddress, argv, bootstrap, write_bootstrap
 from lateen.node.control import ControlError, call
 from lateen.node.envoy import envoy_binary
 
@@ -157,7 +157,7 @@ class Plane:
         )
         config = directory / "envoy.json"
         config.unlink(missing_ok=True)
-        write_bootstrap(spec, config)
+        write_bootstrap(bootstrap(spec), config)
         command = argv(spec, envoy_binary(), config)
         envoy = Envoy(command, directory / "admin.sock", directory / "envoy.log", host)
         self._sidecars.append(envoy)

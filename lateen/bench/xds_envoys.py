@@ -7,7 +7,6 @@ test through a Unix socket, and gets a certificate from lateen's secret service.
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import threading
 import time
@@ -22,7 +21,7 @@ from lateen.bench.network import Cable
 from lateen.bench.xds_mesh import HTTP, address_of, client_of, namespace_of
 from lateen.lib.keypair import new_request
 from lateen.lib.spiffe import SpiffeId
-from lateen.node.bootstrap import BootstrapSpec, XdsAddress, argv, write_bootstrap
+from lateen.node.bootstrap import BootstrapSpec, XdsAddress, argv, bootstrap, write_bootstrap
 from lateen.node.envoy import envoy_binary
 from lateen.node.identity import from_answer
 from lateen.node.sds import SecretServer
@@ -105,11 +104,10 @@ class RealSidecars:
             admin_path=str(admin),
             labels={"app": name},
         )
-        write_bootstrap(spec, config)
+        document = bootstrap(spec)
         if not on_demand:
-            document = json.loads(config.read_text())
             document["node"]["metadata"]["LATEEN_ON_DEMAND"] = "false"
-            config.write_text(json.dumps(document))
+        write_bootstrap(document, config)
         return Envoy(argv(spec, envoy_binary(), config), admin, self._directory / f"{name}.log", cable.client)
 
     async def _serve(self) -> None:
