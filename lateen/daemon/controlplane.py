@@ -31,6 +31,7 @@ from lateen.daemon.analysis import Analysis
 from lateen.daemon.authority import Authority
 from lateen.daemon.bundles import bundle_route
 from lateen.daemon.ca_routes import ca_routes
+from lateen.daemon.departures import Departures
 from lateen.daemon.describing import describe_route
 from lateen.daemon.error_rates import ErrorRates
 from lateen.daemon.identities import Identities
@@ -128,6 +129,7 @@ class ControlPlane:
         self._analysis = Analysis(store, graph, self._xds.pump)
         self._status = StatusWriter(store, self._xds)
         store.subscribe(Inputs(self._xds.pump.submit))
+        store.subscribe(Departures(self._identities.account_of, self._xds.expel))
         domain = self._authority.domain
         self._machines = Machines(store, self._peer_of)
         self._certificates = CertificateService(self._authority.ca, tokens, self._identities.certificate_of, domain)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -157,6 +158,7 @@ class Machines:
         self._leaving: dict[Ref, float] = {}
         """Entries to remove, each with the time of the loop's clock when its grace is over."""
         self._woken = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._said = Once()
         store.subscribe(self._stored)
 
@@ -317,8 +319,26 @@ class Machines:
                     member.names[ref] = None
                     member.changed.set()
                 elif ref == member.group and _other(change):
-                    task = asyncio.create_task(self._again(member), name=f"registration of {member.ref.short}")
-                    task.add_done_callback(_done)
+                    self._start(self._again(member), f"registration of {member.ref.short}")
+            if ref.kind == WorkloadGroup.KIND and change.after is None:
+                self._start(self._disband(ref), f"end of {ref.short}")
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("registration failed", exc_info=error)
+
+    async def _disband(self, group: Ref) -> None:
+        """A group is gone, and with it the entries of its machines, those that are away for a moment too."""
+        for row in self._store.members(ref_of(WorkloadEntry, "", "").collection):
+            if row.ref.namespace == group.namespace and _group_of(row) == group.name:
+                self._leaving.pop(row.ref, None)
+                await self._remove(row.ref)
 
     async def _again(self, member: _Member) -> None:
         """The group of a machine has changed: its entry is made anew, or the machine is told to go."""
@@ -332,8 +352,6 @@ class Machines:
             await self._register(member, group)
         except Refused as refused:
             member.end(refused)
-            if row is None:
-                await self._remove(member.ref)
 
     async def _left(self, member: _Member) -> None:
         if self._members.get(member.ref) is member:
@@ -356,8 +374,14 @@ class Machines:
 
 def _registered(row: Row) -> bool:
     """True for an entry that a machine's joining made."""
+    return bool(_group_of(row))
+
+
+def _group_of(row: Row) -> str:
+    """The group of the machine whose joining made an entry; empty for other entries."""
     metadata: Json = msgspec.json.decode(row.metadata)
-    return GROUP_ANNOTATION in (metadata.get("annotations") or {})
+    annotations: dict[str, str] = metadata.get("annotations") or {}
+    return annotations.get(GROUP_ANNOTATION, "")
 
 
 def _other(change: Change) -> bool:
@@ -370,8 +394,3 @@ def _trimmed(row: Row) -> Json:
     metadata: Json = document["metadata"]
     kept = {key: metadata[key] for key in ("name", "namespace", "labels") if key in metadata}
     return {**{key: value for key, value in document.items() if key not in ("apiVersion", "kind")}, "metadata": kept}
-
-
-def _done(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("registration failed", exc_info=error)

@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from typing import Final, cast
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
+from typing import Any, Final, cast
 
 import grpc
 import grpc.aio
@@ -113,6 +113,7 @@ class XdsServer:
         self._identify = identify
         self._catalogue = Catalogue(self.pump, types, tracked)
         self._streams: dict[Stream, None] = {}
+        self._ends: dict[Stream, Callable[[str], None]] = {}
         self._ready: dict[Stream, None] = {}
         self._court = Court(self.pump, self._catalogue, lambda: list(self._streams), quarantine, on_nack)
         self._events = Events(self._wake, self._court.refused, self._sent, self._answered)
@@ -150,6 +151,12 @@ class XdsServer:
     def progress(self, refs: Collection[Ref]) -> dict[Ref, Progress]:
         """On how many proxies some objects are live now; `tracked` ones only."""
         return progress(self.pump.graph, self._catalogue, self._streams, refs)
+
+    def expel(self, reason: Callable[[Proxy], str]) -> None:
+        """Ends the streams of the proxies for which there is a reason (not empty)."""
+        for stream, end in list(self._ends.items()):
+            if why := reason(stream.proxy):
+                end(why)
 
     def touched(self) -> set[Ref]:
         """The objects that other proxies need than when this was last asked."""
@@ -201,7 +208,7 @@ class XdsServer:
             stream.receive(first)
             writer = asyncio.create_task(_write(stream, context), name=f"xds writer {node.id}")
             try:
-                await self._read(stream, requests, writer)
+                await self._until_expelled(stream, self._read(stream, requests, writer))
             except Refused as refused:
                 await context.abort(refused.code, str(refused))
             finally:
@@ -214,6 +221,25 @@ class XdsServer:
             stream.close()
             self._tell()
             log.info("proxy gone", proxy=f"{proxy.namespace}/{proxy.name}", protocol=protocol, peer=stream.peer)
+
+    async def _until_expelled(self, stream: Stream, reading: Coroutine[Any, Any, None]) -> None:
+        """Reads to the end of the stream. Refused when it is expelled before."""
+        reasons: list[str] = []
+
+        def end(why: str) -> None:
+            reasons.append(why)
+            limit.reschedule(asyncio.get_running_loop().time())
+
+        try:
+            async with asyncio.timeout(None) as limit:
+                self._ends[stream] = end
+                try:
+                    await reading
+                finally:
+                    del self._ends[stream]
+        except TimeoutError:
+            log.warning("stream ended", node=stream.node_id, peer=stream.peer, reason=reasons[0])
+            raise Refused(grpc.StatusCode.PERMISSION_DENIED, reasons[0]) from None
 
     async def _read(
         self, stream: Stream, requests: AsyncIterator[tuple[Node, Request]], writer: asyncio.Task[None]

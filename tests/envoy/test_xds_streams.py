@@ -219,6 +219,19 @@ async def test_a_scope_that_changes_sends_only_what_differs(world: World, channe
     assert names(response) == ["d"], "c is the same bytes in the other Scope"
 
 
+async def test_who_is_expelled_is_told_why_and_others_stay(world: World, channel: grpc.aio.Channel) -> None:
+    world.put(Toy("Cluster", "one", port=1))
+    talks = [Talk(channel), Talk(channel, "sidecar~10.0.0.2~b.default~x")]
+    for each in talks:
+        await each.subscribe(CLUSTER)
+        await each.accept(await each.hear())
+    world.server.expel(lambda proxy: "you are gone" if proxy.name == "a" else "")
+    assert await talks[0].refusal() == (grpc.StatusCode.PERMISSION_DENIED, "you are gone")
+    world.put(Toy("Cluster", "one", port=1, timeout_s=2))
+    assert names(await talks[1].hear()) == ["one"]
+    assert [each.proxy.name for each in world.server.proxies()] == ["b"]
+
+
 async def test_a_lone_client_that_refuses_what_others_run_harms_nobody(world: World, channel: grpc.aio.Channel) -> None:
     good, broken = Talk(channel, "sidecar~10.0.0.1~good.default~x"), Talk(channel, "sidecar~10.0.0.2~broken.default~x")
     for talk in (good, broken):

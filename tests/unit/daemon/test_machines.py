@@ -17,14 +17,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from lateen.api.core.service import Service
+from lateen.api.core.service_account import ServiceAccount
 from lateen.api.istio.workload_entry import WorkloadEntry
 from lateen.api.istio.workload_group import WorkloadGroup
 from lateen.api.objects import ref_of
 from lateen.apiserver.deletion import Delete
 from lateen.apiserver.operations import Apply, PutStatus
 from lateen.apiserver.store import Store
+from lateen.daemon.departures import Departures
 from lateen.daemon.identities import Identities
 from lateen.daemon.machines import Machines
+from lateen.intent.scope import Proxy, ProxyKind
 from lateen.lib import machines as wire
 from lateen.lib.keypair import new_request
 from lateen.lib.signing import SigningError
@@ -303,6 +306,30 @@ async def test_a_group_that_changes_takes_its_machines_along(plane: Plane) -> No
     await plane.store.write([Delete(ref_of(WorkloadGroup, "default", "vm"))])
     await until(lambda: plane.entry() is None)
     await agent.leave()
+
+
+async def test_the_end_of_a_group_is_that_of_its_machines_and_of_their_proxies_streams(plane: Plane) -> None:
+    """Also of one that is away for a moment, long before its grace is over."""
+    plane.machines._grace_s = 60
+    identities = Identities(plane.store, plane.tokens, lambda: "cluster.local")
+    here, stranger = (Proxy(ProxyKind.SIDECAR, "default", name, "vm-account") for name in (f"vm-{HERE}", "web-1"))
+    ended: list[tuple[str, str]] = []
+
+    def expel(reason: Callable[[Proxy], str]) -> None:
+        ended.extend((each.name, reason(each)) for each in (here, stranger) if reason(each))
+
+    plane.store.subscribe(Departures(identities.account_of, expel))
+    agent = Agent(plane, await plane.login(plane.token()))
+    await until(lambda: agent.joined)
+    await agent.vanish()
+    assert plane.entry() is not None
+    assert ended == []
+    await plane.store.write([Delete(ref_of(WorkloadGroup, "default", "vm"))])
+    await until(lambda: plane.entry() is None)
+    assert ended == [(here.name, f"default/{here.name} is no Pod or WorkloadEntry with a service account any more")]
+    ended.clear()
+    await plane.store.write([Delete(ref_of(ServiceAccount, "default", "vm-account"))])
+    assert [name for name, _ in ended] == [here.name, stranger.name], "whose account is gone"
 
 
 async def test_health_is_in_the_entry_as_the_probe_has_it(plane: Plane, tmp_path: Path) -> None:
