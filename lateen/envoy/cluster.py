@@ -67,6 +67,7 @@ from lateen.model.hosts import covers, is_wildcard
 from lateen.model.mesh import connect_timeout_s, dns_refresh_s, mesh_tls, outer_tls, tcp_keepalive, upgrades_to_http2
 from lateen.model.protocols import Protocol
 from lateen.model.services import Resolution
+from lateen.model.sharing import common
 from lateen.model.visibility import Client, client_of
 from lateen.model.workloads import Labels
 
@@ -87,7 +88,7 @@ def cluster_names(q: Q, scope: Scope) -> tuple[str, ...]:
     if scope.on_demand:
         inbound = (f"inbound|{each.port}||" for each in q(inbound_ports, scope))
         return (BLACK_HOLE, PASSTHROUGH, INBOUND_PASSTHROUGH, *inbound)
-    outbound = q(outbound_names, q(client_of, scope.namespace, scope.labels, scope.router))
+    outbound = q(outbound_names, common(q, q(client_of, scope.namespace, scope.labels, scope.router)))
     if scope.router:
         return (BLACK_HOLE, *outbound, *q(_automatic_names, scope.namespace, scope.labels))
     inbound = (f"inbound|{each.port}||" for each in q(inbound_ports, scope))
@@ -133,7 +134,7 @@ def endpoint_names(q: Q, scope: Scope) -> tuple[str, ...]:
     """The clusters of a proxy whose endpoints come by EDS."""
     client = q(client_of, scope.namespace, scope.labels, scope.router)
     automatic = q(_automatic_names, scope.namespace, scope.labels) if scope.router else ()
-    return (*q(_discovered, client), *automatic)
+    return (*q(_discovered, common(q, client)), *automatic)
 
 
 def _discovered(q: Q, client: Client) -> tuple[str, ...]:

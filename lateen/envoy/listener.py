@@ -9,6 +9,7 @@ from lateen.envoy.outbound_listener import VIRTUAL_OUTBOUND, outbound_resource, 
 from lateen.envoy.resource import Resource
 from lateen.intent.outbound import listener_labels, listener_names, own_listener_names
 from lateen.intent.scope import Scope
+from lateen.model.sharing import anybody, common
 from lateen.model.visibility import client_of
 
 
@@ -31,6 +32,6 @@ def listener_resource(q: Q, scope: Scope, name: str) -> Resource | None:
         return q(opened_listener, scope, name)
     client = q(client_of, scope.namespace, scope.labels, False)
     if name == VIRTUAL_OUTBOUND:
-        return q(virtual_outbound, client, scope.on_demand)
-    labels = q(listener_labels, client, name, scope.labels)
-    return q(outbound_resource, client, labels, name, scope.on_demand, scope.capabilities.counts)
+        return q(virtual_outbound, client if client.sidecar is not None else anybody(client), scope.on_demand)
+    labels = listener_labels(q, client, name, scope.labels) if scope.labels else ()
+    return q(outbound_resource, common(q, client), labels, name, scope.on_demand, scope.capabilities.counts)

@@ -13,12 +13,12 @@ from envoy.config.route.v3.route_components_pb2 import VirtualHost
 
 from lateen.engine import Q
 from lateen.envoy.resource import Resource, resource
-from lateen.envoy.route import sidecar_routes, unknown_routes
+from lateen.envoy.route import routed_for, sidecar_routes, unknown_routes
 from lateen.envoy.virtual_host import encoded_virtual_host
-from lateen.intent.on_demand import SEPARATOR, below, find_host, split_name, table_host, without_port
+from lateen.intent.on_demand import SEPARATOR, asking, below, find_host, hosting, split_name, table_host, without_port
 from lateen.intent.route_table import ServiceHost, unknown_cluster
 from lateen.intent.scope import Scope
-from lateen.model.virtual_services import MESH, reader
+from lateen.model.hosts import is_wildcard
 from lateen.model.visibility import Client, client_of
 from lateen.model.workloads import Labels
 
@@ -33,14 +33,13 @@ def virtual_host_resource(q: Q, scope: Scope, name: str) -> Resource | None:
     if (parts := split_name(name)) is None:
         return None
     port, host = parts
-    client = q(client_of, scope.namespace, scope.labels, scope.router)
+    client = hosting(q, q(client_of, scope.namespace, scope.labels, scope.router), host)
     entry = q(table_host, client, host, port)
     if entry is not None:
-        ref = entry.virtual_service
-        labels = q(reader, ref, MESH, client.namespace, scope.labels).labels if ref is not None else ()
-        if (found := q(known_host, client, labels, entry)) is not None:
+        hidden = q(below, client, entry) if any(map(is_wildcard, entry.domains)) else ()
+        if (found := q(known_host, *routed_for(q, client, scope.labels, entry), entry, hidden)) is not None:
             return found
-    return q(unknown_host, client, port, host)
+    return q(unknown_host, q(unknown_cluster, client), port, host)
 
 
 def canonical_name(q: Q, scope: Scope, asked: str) -> str:
@@ -49,24 +48,25 @@ def canonical_name(q: Q, scope: Scope, asked: str) -> str:
         return asked
     port, host = parts[0], without_port(parts[1])
     client = q(client_of, scope.namespace, scope.labels, scope.router)
-    return f"{port}{SEPARATOR}{q(find_host, client, port, host) or host}"
+    return f"{port}{SEPARATOR}{q(find_host, asking(q, client, host), port, host) or host}"
 
 
-def known_host(q: Q, client: Client, labels: Labels, entry: ServiceHost) -> Resource | None:
-    """The virtual host of a service, or of a name of a VirtualService; None for a name without routes."""
+def known_host(q: Q, client: Client, labels: Labels, entry: ServiceHost, hidden: tuple[str, ...]) -> Resource | None:
+    """The virtual host of a service, or of a name of a VirtualService; None for a name without routes. `hidden` are the
+    hosts that a wildcard of it keeps the proxy from asking for."""
     found = q(sidecar_routes, client, labels, entry.host, entry.port, entry.virtual_service)
     if not found.body:
         return None
     name = f"{entry.port}{SEPARATOR}{entry.host}"
     body = encoded_virtual_host(name, entry.domains, found.body)
-    together = tuple(f"{entry.port}{SEPARATOR}{each}" for each in q(below, client, entry))
+    together = tuple(f"{entry.port}{SEPARATOR}{each}" for each in hidden)
     return resource(name, body, found.origins, found.clusters, together)
 
 
-def unknown_host(q: Q, client: Client, port: int, host: str) -> Resource:
-    """The virtual host for a name nobody knows."""
+def unknown_host(q: Q, cluster: str, port: int, host: str) -> Resource:
+    """The virtual host for a name nobody knows, whose requests go to a cluster."""
     name = f"{port}{SEPARATOR}{host}"
-    return resource(name, encoded_virtual_host(name, (host,), q(unknown_routes, q(unknown_cluster, client))))
+    return resource(name, encoded_virtual_host(name, (host,), q(unknown_routes, cluster)))
 
 
 def refusing(made: Resource) -> Resource:

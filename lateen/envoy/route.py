@@ -25,7 +25,8 @@ from lateen.intent.route_table import ANY, GatewayHost, ServiceHost
 from lateen.intent.scope import Scope
 from lateen.lib.ids import Ref
 from lateen.model.gateways import GatewayServer
-from lateen.model.virtual_services import MESH, reader
+from lateen.model.sharing import alike
+from lateen.model.virtual_services import MESH, leads_to, reader
 from lateen.model.visibility import Client, client_of
 from lateen.model.workloads import Labels
 
@@ -76,8 +77,8 @@ def route_configuration(q: Q, scope: Scope, name: str) -> Resource | None:
         return None
     if scope.on_demand:
         return q(empty_table, name)
-    keys = q(route_table.read_keys, client, port)
-    return q(port_configuration, client, tuple(each for each in scope.labels if each[0] in keys), port)
+    asked = q(route_table.read_labels, client, port)
+    return q(port_configuration, client, tuple(each for each in scope.labels if each in asked), port)
 
 
 # -- tables ------------------------------------------------------------------------------------------------
@@ -86,7 +87,7 @@ def route_configuration(q: Q, scope: Scope, name: str) -> Resource | None:
 def port_configuration(q: Q, client: Client, labels: Labels, port: int) -> Resource:
     """The table of a port for sidecars of a client, of whose labels only `labels` count."""
     hosts = q(route_table.sidecar_hosts, client, port)
-    fragments = [q(sidecar_fragment, client, labels, each) for each in hosts]
+    fragments = [q(sidecar_fragment, *routed_for(q, client, labels, each), each) for each in hosts]
     if not any(ANY in each.domains and made.body for each, made in zip(hosts, fragments, strict=True)):
         fragments.append(q(unknown_fragment, q(route_table.unknown_on_port, client, port)))
     return _joined(str(port), fragments)
@@ -96,7 +97,7 @@ def whole_configuration(q: Q, client: Client, labels: Labels, name: str) -> Reso
     """The table of a Unix socket or a forward proxy, where names come with ports. Other names end there: nobody knows
     where else the client wanted to go."""
     hosts = q(route_table.whole_hosts, client, name)
-    fragments = [q(sidecar_fragment, client, labels, each) for each in hosts]
+    fragments = [q(sidecar_fragment, *routed_for(q, client, labels, each), each) for each in hosts]
     fragments.append(q(unknown_fragment, BLACK_HOLE))
     return _joined(name, fragments, ports=True)
 
@@ -104,7 +105,9 @@ def whole_configuration(q: Q, client: Client, labels: Labels, name: str) -> Reso
 def service_configuration(q: Q, client: Client, labels: Labels, host: str, port: int) -> Resource | None:
     """The table of a listener that is one service's alone."""
     entry = q(route_table.service_host, client, host, port)
-    return None if entry is None else _joined(entry.name, [q(sidecar_fragment, client, labels, entry)])
+    if entry is None:
+        return None
+    return _joined(entry.name, [q(sidecar_fragment, *routed_for(q, client, labels, entry), entry)])
 
 
 def gateway_configuration(q: Q, client: Client, name: str, servers: tuple[GatewayServer, ...]) -> Resource:
@@ -180,14 +183,22 @@ def _joined(name: str, fragments: list[Fragment], alternative: str = "", *, port
 
 
 def sidecar_fragment(q: Q, client: Client, labels: Labels, entry: ServiceHost) -> Fragment:
-    """A virtual host of a service, encoded; empty for a name that has no routes."""
-    ref = entry.virtual_service
-    narrowed = q(reader, ref, MESH, client.namespace, labels).labels if ref is not None else ()
-    encoded = q(sidecar_routes, client, narrowed, entry.host, entry.port, ref)
+    """A virtual host of a service, encoded; empty for a name that has no routes. `client` and `labels` are those of
+    `routed_for`."""
+    encoded = q(sidecar_routes, client, labels, entry.host, entry.port, entry.virtual_service)
     if not encoded.body:
         return encoded
     body = encoded_virtual_host(entry.name, entry.domains, encoded.body)
     return _fragment(body, encoded.origins, encoded.clusters)
+
+
+def routed_for(q: Q, client: Client, labels: Labels, entry: ServiceHost) -> tuple[Client, Labels]:
+    """The client and the labels that decide the routes of a virtual host: as little of a proxy as counts."""
+    ref = entry.virtual_service
+    if ref is None:
+        return alike(q, client, entry.host), ()
+    by = alike(q, client, entry.host, *q(leads_to, ref))
+    return by, q(reader, ref, MESH, client.namespace, labels).labels
 
 
 def sidecar_routes(q: Q, client: Client, labels: Labels, host: str, port: int, ref: Ref | None) -> Fragment:

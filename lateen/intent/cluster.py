@@ -24,6 +24,7 @@ from lateen.model.hosts import covers
 from lateen.model.mesh import auto_mtls, mesh_ref, trust_domain
 from lateen.model.protocols import Protocol
 from lateen.model.services import MeshService, Resolution
+from lateen.model.sharing import alike
 from lateen.model.visibility import Client, visible, visible_services
 from lateen.model.workloads import Labels
 
@@ -85,7 +86,9 @@ def parse_cluster_name(name: str) -> tuple[str, int, str] | None:
 
 def outbound_names(q: Q, client: Client) -> tuple[str, ...]:
     """The names of all outbound clusters a client may use, by host."""
-    return tuple(name for host in q(visible_services, client) for name in q(names_of_host, client, host))
+    return tuple(
+        name for host in q(visible_services, client) for name in q(names_of_host, alike(q, client, host), host)
+    )
 
 
 def names_of_host(q: Q, client: Client, host: str) -> tuple[str, ...]:
@@ -106,7 +109,7 @@ def automatic_names(q: Q, client: Client, hosts: tuple[str, ...]) -> tuple[str, 
         f"{AUTOMATIC_PREFIX}outbound_.{'_.'.join(name.split('|')[1:])}"
         for host in q(visible_services, client)
         if any(covers(pattern, host) for pattern in hosts)
-        for name in q(names_of_host, client, host)
+        for name in q(names_of_host, alike(q, client, host), host)
         if (found := q(outbound_cluster, sharing(q, client, name), name)) is not None
         and found.resolution is Resolution.ENDPOINTS
         and not found.external
@@ -121,23 +124,9 @@ def outbound_of(automatic: str) -> str:
 
 
 def sharing(q: Q, client: Client, name: str) -> Client:
-    """The Client to make a cluster for: one of no namespace when this client sees the same service and rule, so
-    that clients of all namespaces share what none of them has changed for itself."""
+    """The client to make a cluster for: `anybody` where this one sees what others see."""
     parts = parse_cluster_name(name)
-    if parts is None:
-        return client
-    return q(_sharing, client, parts[0])
-
-
-def _sharing(q: Q, client: Client, host: str) -> Client:
-    nobody = Client("", router=client.router)
-    service = q(visible, client, host)
-    same = service == q(visible, nobody, host) and q(destination_rule, client, host) == q(
-        destination_rule, nobody, host
-    )
-    if same and service is not None and service.alias:
-        same = q(visible, client, service.alias) == q(visible, nobody, service.alias)
-    return nobody if same else client
+    return client if parts is None else alike(q, client, parts[0])
 
 
 def outbound_cluster(q: Q, client: Client, name: str) -> OutboundCluster | None:

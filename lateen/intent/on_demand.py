@@ -19,13 +19,15 @@ from lateen.intent.route_table import (
     ServiceHost,
     alone_ports,
     http_ports_of,
-    service_names,
+    names_for,
     sidecar_hosts,
+    virtual_service_for,
 )
-from lateen.model.hosts import covers, is_wildcard, service_host, wildcards_over
+from lateen.model.hosts import covers, is_wildcard, parse_service_host, service_host, wildcards_over
 from lateen.model.mesh import domain
 from lateen.model.services import entry_hosts, hosts_at, services_in
-from lateen.model.virtual_services import mesh_virtual_service, named_hosts
+from lateen.model.sharing import alike, common
+from lateen.model.virtual_services import named_hosts
 from lateen.model.visibility import Client, visible
 
 SEPARATOR = "/"
@@ -44,29 +46,45 @@ def without_port(host: str) -> str:
     return head if colon and port.isdecimal() and (":" not in head or head.endswith("]")) else host.lower()
 
 
+def asking(q: Q, client: Client, name: str) -> Client:
+    """The client to look a name up for: only names without a dot mean something else in another namespace."""
+    return common(q, client) if "." in name.removeprefix("*.") else client
+
+
+def hosting(q: Q, client: Client, host: str) -> Client:
+    """The client to make a virtual host for: it has other names, and a wildcard hides others, in its own namespace."""
+    parts = parse_service_host(host, q(domain))
+    at_home = parts is not None and parts[1] == client.namespace
+    return client if at_home or is_wildcard(host) else asking(q, client, host)
+
+
 def table_host(q: Q, client: Client, host: str, port: int) -> ServiceHost | None:
     """The virtual host of a host in the table of a port; None when that table has none."""
-    if not q(_in_table, client, host, port):
+    if not _in_table(q, client, host, port):
         return None
-    virtual_service = q(mesh_virtual_service, client, host)
-    if q(visible, client, host) is None:
+    virtual_service = virtual_service_for(q, client, host)
+    if q(visible, alike(q, client, host), host) is None:
         return ServiceHost(host, port, (host,), virtual_service)
-    first, *names = q(service_names, client, host)
-    own = (name for name in dict.fromkeys(names) if name != first and q(find_host, client, port, name) == host)
+    first, *names = names_for(q, client, host)
+    own = (
+        name
+        for name in dict.fromkeys(names)
+        if name != first and q(find_host, asking(q, client, name), port, name) == host
+    )
     return ServiceHost(host, port, (first, *own), virtual_service)
 
 
 def find_host(q: Q, client: Client, port: int, name: str) -> str | None:
     """The host in the table of a port that a name means; None when nobody there answers to it."""
-    if q(_in_table, client, name, port):
+    if _in_table(q, client, name, port):
         return name
     for host in _candidates(q, client, name):
-        if port in q(http_ports_of, client, host) and name in q(service_names, client, host):
+        if port in http_ports_of(q, client, host) and name in names_for(q, client, host):
             return host
     if is_wildcard(name):
         return None
     for pattern in wildcards_over(name):
-        if (found := q(find_host, client, port, pattern)) is not None:
+        if (found := q(find_host, asking(q, client, pattern), port, pattern)) is not None:
             return found
     return None
 
@@ -85,16 +103,18 @@ def below(q: Q, client: Client, entry: ServiceHost) -> tuple[str, ...]:
             )
             continue
         named = (*q(entry_hosts), *q(named_hosts))
-        names = [each for each in named if covers(pattern, each) and q(_in_table, client, each, entry.port)]
+        names = [each for each in named if covers(pattern, each) and _in_table(q, client, each, entry.port)]
         found.update(names)
-        found.update(each for each in _short(q, pattern) if q(_in_table, client, each, entry.port))
+        found.update(each for each in _short(q, pattern) if _in_table(q, client, each, entry.port))
     return tuple(sorted(found - {entry.host}))
 
 
 def _in_table(q: Q, client: Client, host: str, port: int) -> bool:
-    if port in q(http_ports_of, client, host):
+    if port in http_ports_of(q, client, host):
         return True
-    return q(visible, client, host) is None and port in q(alone_ports, client, host)
+    if virtual_service_for(q, client, host) is None or q(visible, alike(q, client, host), host) is not None:
+        return False
+    return port in q(alone_ports, client, host)
 
 
 def _candidates(q: Q, client: Client, name: str) -> Iterator[str]:

@@ -31,7 +31,8 @@ from lateen.lib.ids import Ref
 from lateen.model.endpoints import endpoints
 from lateen.model.protocols import Protocol, parse_protocol
 from lateen.model.services import MeshService, ServicePort, address_ranges, hosts_at
-from lateen.model.virtual_services import mesh_virtual_service, routes_streams, source_keys
+from lateen.model.sharing import alike, common
+from lateen.model.virtual_services import leads_to, mesh_virtual_service, routes_streams, source_labels
 from lateen.model.visibility import (
     Client,
     EgressListener,
@@ -72,12 +73,13 @@ class OutboundListener(msgspec.Struct, frozen=True):
 
 def listener_names(q: Q, client: Client) -> tuple[str, ...]:
     """The names of the outbound listeners of a client, sorted."""
-    return tuple(sorted(q(_table, client)))
+    return tuple(sorted(q(_table, common(q, client))))
 
 
 def own_listener_names(q: Q, client: Client) -> tuple[str, ...]:
     """Those of them that a client needs which asks for the cluster behind an address: not the ones that do nothing
     but pass connections to one cluster."""
+    client = common(q, client)
     table = q(_table, client)
     return tuple(sorted(name for name, services in table.items() if not _plain(q, client, table, name, services)))
 
@@ -85,9 +87,10 @@ def own_listener_names(q: Q, client: Client) -> tuple[str, ...]:
 def address_host(q: Q, client: Client, address: str, port: int) -> str | None:
     """The service whose listener at an address would do nothing but pass connections to its cluster."""
     for host in q(hosts_at, address):
-        service = q(visible, client, host)
-        if service is not None and f"{address}_{port}" in {name for name, *_ in q(_listeners_of, client, host)}:
-            return host if q(passes_on, client, host, port) else None
+        seen_by = alike(q, client, host)
+        service = q(visible, seen_by, host)
+        if service is not None and f"{address}_{port}" in {name for name, *_ in q(_listeners_of, seen_by, host)}:
+            return host if q(passes_on, seen_by, host, port) else None
     return None
 
 
@@ -127,7 +130,7 @@ def _plain(
     if address == WILDCARD or len(services) != 1 or f"{WILDCARD}_{number}" in table:
         return False
     ((host, port),) = services
-    return bool(host) and q(passes_on, client, host, port)
+    return bool(host) and q(passes_on, alike(q, client, host), host, port)
 
 
 def _range(address: str) -> str:
@@ -137,11 +140,11 @@ def _range(address: str) -> str:
 
 def listener_labels(q: Q, client: Client, name: str, labels: Labels) -> Labels:
     """Those labels of a proxy that decide anything in a listener; mostly none."""
-    keys: set[str] = set()
-    for host, _ in q(_services_of, client, name):
-        if (ref := q(mesh_virtual_service, client, host)) is not None:
-            keys.update(q(source_keys, ref))
-    return tuple(each for each in labels if each[0] in keys)
+    asked: set[tuple[str, str]] = set()
+    for host, _ in _services_of(q, common(q, client), name):
+        if (ref := q(mesh_virtual_service, alike(q, client, host), host)) is not None:
+            asked |= q(source_labels, ref)
+    return tuple(each for each in labels if each in asked)
 
 
 def outbound_listener(q: Q, client: Client, labels: Labels, name: str) -> OutboundListener | None:
@@ -158,7 +161,8 @@ def outbound_listener(q: Q, client: Client, labels: Labels, name: str) -> Outbou
         if not host:
             http, route = Http.SHARED, route_table.table_of(placed) if placed is not None and placed.whole else number
             continue
-        service = q(visible, client, host)
+        seen_by = alike(q, client, host)
+        service = q(visible, seen_by, host)
         declared = service.port(service_port) if service is not None else None
         if service is None or declared is None:
             continue
@@ -184,7 +188,7 @@ def _table(q: Q, client: Client) -> Mapping[str, tuple[tuple[str, int], ...]]:
     found: dict[str, dict[tuple[str, int], None]] = {}
     ports: set[int] = set()
     for host in q(visible_services, client):
-        for name, port, http in q(_listeners_of, client, host):
+        for name, port, http in q(_listeners_of, alike(q, client, host), host):
             ports.add(int(name.rpartition("_")[2]))
             found.setdefault(name, {})["" if http else host, port] = None
     for port in q(route_table.http_ports, client):
@@ -211,7 +215,7 @@ def _listeners_of(q: Q, client: Client, host: str) -> tuple[tuple[str, int, bool
     service = q(visible, client, host)
     listeners = q(egress, client)
     found: list[tuple[str, int, bool]] = []
-    for port in q(numbered_ports, client, host):
+    for port in numbered_ports(q, client, host):
         if port.protocol is Protocol.UDP:
             continue
         if (where := listening(listeners, port.number)) is not None and where.address:
@@ -255,8 +259,10 @@ def _streams(
     """The streams of a service port: those of its VirtualService, then the service itself."""
     host, number = service.host, port.number
     ranges = () if by_address else tuple(each for each in service.addresses if "/" in each)
-    by_name = q(tls_routes, client, labels, host, number)
-    for each in (*by_name, *q(tcp_routes, client, labels, host, number)):
+    ref = q(mesh_virtual_service, alike(q, client, host), host)
+    by = alike(q, client, host, *q(leads_to, ref)) if ref is not None else client
+    by_name = q(tls_routes, by, labels, host, number)
+    for each in (*by_name, *q(tcp_routes, by, labels, host, number)):
         names = tuple(name for name in each.server_names if name != "*")
         yield msgspec.structs.replace(each, server_names=names, subnets=each.subnets or ranges)
     if by_name:  # which server names go where has been said: others have no way to the service

@@ -29,6 +29,7 @@ from lateen.model.hosts import covers, is_wildcard, most_specific, parse_service
 from lateen.model.mesh import domain, outbound_policy
 from lateen.model.protocols import Protocol
 from lateen.model.services import ServicePort
+from lateen.model.sharing import alike, common
 from lateen.model.virtual_services import (
     Binding,
     Order,
@@ -36,7 +37,7 @@ from lateen.model.virtual_services import (
     hosts_of,
     mesh_hosts,
     mesh_virtual_service,
-    source_keys,
+    source_labels,
 )
 from lateen.model.visibility import (
     Client,
@@ -95,34 +96,47 @@ class GatewayHost(msgspec.Struct, frozen=True, cache_hash=True):
 
 def http_ports(q: Q, client: Client) -> tuple[int, ...]:
     """The ports on which a client sees HTTP, sorted."""
+    client = common(q, client)
     return tuple(sorted({*q(_services_by_port, client), *q(_names_by_port, client)}))
 
 
 def sidecar_hosts(q: Q, client: Client, port: int) -> tuple[ServiceHost, ...]:
     """The virtual hosts of the table of a port, by host."""
-    services = q(_hosts_on_port, client, port)
-    names = q(_names_on_port, client, port)
+    services = q(_hosts_on_port, common(q, client), port)
+    names = q(_names_on_port, common(q, client), port)
     taken = {*services, *names}
     found = [
-        ServiceHost(host, port, _claim(taken, q(service_names, client, host)), q(mesh_virtual_service, client, host))
+        ServiceHost(host, port, _claim(taken, names_for(q, client, host)), virtual_service_for(q, client, host))
         for host in services
     ]
-    found += [ServiceHost(host, port, (host,), q(mesh_virtual_service, client, host)) for host in names]
+    found += [ServiceHost(host, port, (host,), virtual_service_for(q, client, host)) for host in names]
     return tuple(found)
 
 
 def service_host(q: Q, client: Client, host: str, port: int) -> ServiceHost | None:
     """The only virtual host of a listener that is one service's alone: whatever name was asked for, the address
     has decided. None when the client doesn't see that port."""
-    found = q(visible, client, host)
+    found = q(visible, alike(q, client, host), host)
     if found is None or found.port(port) is None:
         return None
-    return ServiceHost(host, port, (ANY,), q(mesh_virtual_service, client, host))
+    return ServiceHost(host, port, (ANY,), virtual_service_for(q, client, host))
+
+
+def virtual_service_for(q: Q, client: Client, host: str) -> Ref | None:
+    """The VirtualService that counts for a client and a host."""
+    return q(mesh_virtual_service, alike(q, client, host), host)
+
+
+def names_for(q: Q, client: Client, host: str) -> tuple[str, ...]:
+    """The names by which a client may ask for a service; those of the same namespace have one more."""
+    parts = parse_service_host(host, q(domain))
+    at_home = parts is not None and parts[1] == client.namespace
+    return q(service_names, client if at_home else alike(q, client, host), host)
 
 
 def service_names(q: Q, client: Client, host: str) -> tuple[str, ...]:
     """Every name by which clients of a namespace may ask for a service, the full one first."""
-    found = q(visible, client, host)
+    found = q(visible, alike(q, client, host), host)
     names = [host]
     if (parts := parse_service_host(host, q(domain))) is not None:
         name, namespace = parts
@@ -138,16 +152,16 @@ def service_names(q: Q, client: Client, host: str) -> tuple[str, ...]:
 
 def http_ports_of(q: Q, client: Client, host: str) -> tuple[int, ...]:
     """The ports of a service on which a client may speak HTTP to it."""
-    return _http(q(numbered_ports, client, host))
+    return _http(numbered_ports(q, alike(q, client, host), host))
 
 
 def alone_ports(q: Q, client: Client, host: str) -> tuple[int, ...]:
     """The ports on which a name answers that no service has but a VirtualService for sidecars: the HTTP ports of the
     services named beside it, else port 80."""
-    ref = q(mesh_virtual_service, client, host)
+    ref = virtual_service_for(q, client, host)
     if ref is None or host not in (names := q(hosts_of, ref)) or q(_names_a_service, client, host):
         return ()
-    return tuple(sorted({port for other in names for port in q(http_ports_of, client, other)})) or (HTTP_PORT,)
+    return tuple(sorted({port for other in names for port in http_ports_of(q, client, other)})) or (HTTP_PORT,)
 
 
 def whole_tables(q: Q, client: Client) -> tuple[str, ...]:
@@ -168,14 +182,14 @@ def whole_hosts(q: Q, client: Client, table: str) -> tuple[ServiceHost, ...]:
     taken: set[str] = set()
     found: list[ServiceHost] = []
     for host in q(visible_services, client):
-        service = q(visible, client, host)
+        service = q(visible, alike(q, client, host), host)
         for port in _http(service.ports) if service is not None and listener.sees(service) else ():
-            names = q(service_names, client, host)
+            names = names_for(q, client, host)
             free = [each for each in (*names, *(f"{name}:{port}" for name in names)) if each not in taken]
             taken.update(free)
-            found.append(ServiceHost(host, port, tuple(free), q(mesh_virtual_service, client, host)))
+            found.append(ServiceHost(host, port, tuple(free), virtual_service_for(q, client, host)))
     names = [each for each in q(mesh_hosts, client) if each not in taken and not q(_names_a_service, client, each)]
-    found += [ServiceHost(host, HTTP_PORT, (host,), q(mesh_virtual_service, client, host)) for host in names]
+    found += [ServiceHost(host, HTTP_PORT, (host,), virtual_service_for(q, client, host)) for host in names]
     return tuple(found)
 
 
@@ -207,11 +221,11 @@ def unknown_on_port(q: Q, client: Client, port: int) -> str:
     return BLACK_HOLE if found is not None and not found.captures and cluster == PASSTHROUGH else cluster
 
 
-def read_keys(q: Q, client: Client, port: int) -> tuple[str, ...]:
-    """The keys of those labels of a proxy that decide anything in the table of a port, sorted; mostly none, so
-    that proxies of a namespace share it."""
+def read_labels(q: Q, client: Client, port: int) -> frozenset[tuple[str, str]]:
+    """The labels that decide anything in the table of a port when a proxy has them; mostly none, so that proxies of a
+    namespace share it."""
     refs = dict.fromkeys(each.virtual_service for each in q(sidecar_hosts, client, port))
-    return tuple(sorted({key for ref in refs if ref is not None for key in q(source_keys, ref)}))
+    return frozenset(label for ref in refs if ref is not None for label in q(source_labels, ref))
 
 
 def _claim(taken: set[str], names: tuple[str, ...]) -> tuple[str, ...]:
@@ -228,7 +242,7 @@ def _hosts_on_port(q: Q, client: Client, port: int) -> tuple[str, ...]:
 def _services_by_port(q: Q, client: Client) -> Mapping[int, tuple[str, ...]]:
     found: dict[int, list[str]] = {}
     for host in q(visible_services, client):
-        for number in q(http_ports_of, client, host):
+        for number in http_ports_of(q, client, host):
             found.setdefault(number, []).append(host)
     return {number: tuple(hosts) for number, hosts in found.items()}
 
@@ -253,7 +267,7 @@ def _names_a_service(q: Q, client: Client, host: str) -> bool:
     """True for the host of a service, and for a wildcard that covers one."""
     if is_wildcard(host):
         return any(covers(host, each) for each in q(visible_services, client))
-    return q(visible, client, host) is not None
+    return q(visible, alike(q, client, host), host) is not None
 
 
 # -- gateways ----------------------------------------------------------------------------------------------

@@ -189,7 +189,7 @@ def kubernetes_service(q: Q, namespace: str, name: str) -> MeshService | None:
         addresses=() if alias else addresses,
         headless=spec.cluster_ip == "None",
         alias=alias,
-        exported_to=_annotated_export(found.metadata.annotations, namespace) or q(_default_export, namespace),
+        exported_to=annotated_export(found.metadata.annotations, namespace) or q(_default_export, namespace),
         selector=() if alias else tuple(sorted(spec.selector.items())),
         distribution=distribution(q, namespace, spec.traffic_distribution, found.metadata.annotations),
         node_local=spec.internal_traffic_policy == "Local",
@@ -356,7 +356,8 @@ def _default_export(q: Q, namespace: str) -> tuple[str, ...]:
     return export_to(q(default_service_export), namespace) or EVERYWHERE
 
 
-def _annotated_export(annotations: Mapping[str, str], namespace: str) -> tuple[str, ...]:
+def annotated_export(annotations: Mapping[str, str], namespace: str) -> tuple[str, ...]:
+    """Where a Kubernetes Service says it is exported to; empty when it says nothing."""
     said = (each.strip() for each in annotations.get(EXPORT_ANNOTATION, "").split(","))
     return export_to((each for each in said if each), namespace)
 

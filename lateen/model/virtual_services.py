@@ -58,7 +58,7 @@ class Binding(msgspec.Struct, frozen=True):
 
 class Reader(msgspec.Struct, frozen=True, cache_hash=True):
     """Whose rules are read: `gateway` is `mesh` or `namespace/name`; `labels` only those that some match asks
-    for (`source_keys`), so that proxies with different labels share what does not depend on them. Requests at a
+    for (`source_labels`), so that proxies with different labels share what does not depend on them. Requests at a
     gateway come from no workload: it has none, and no `sourceLabels` match."""
 
     gateway: str
@@ -149,20 +149,20 @@ def routes_streams(q: Q, ref: Ref) -> bool:
     return found is not None and bool(found.spec.tls or found.spec.tcp)
 
 
-def source_keys(q: Q, ref: Ref) -> tuple[str, ...]:
-    """The label keys that matches of a VirtualService ask the client's proxy for, sorted."""
+def source_labels(q: Q, ref: Ref) -> frozenset[tuple[str, str]]:
+    """The labels that matches of a VirtualService ask the client's proxy for."""
     found = get(q, VirtualService, ref.namespace, ref.name)
     if found is None:
-        return ()
+        return frozenset()
     matches: list[ClientMatch] = [match for rule in q(rules_of, ref) for match in rule.match]
     matches += [match for rule in (*found.spec.tls, *found.spec.tcp) for match in rule.match]
-    return tuple(sorted({key for match in matches for key in match.source_labels}))
+    return frozenset(label for match in matches for label in match.source_labels.items())
 
 
 def reader(q: Q, ref: Ref, gateway: str, namespace: str, labels: Labels) -> Reader:
     """The Reader of a VirtualService for proxies with those labels."""
-    keys = q(source_keys, ref)
-    return Reader(gateway, namespace, tuple(each for each in labels if each[0] in keys))
+    asked = q(source_labels, ref)
+    return Reader(gateway, namespace, tuple(each for each in labels if each in asked))
 
 
 def http_rules(q: Q, ref: Ref, who: Reader, port: int) -> tuple[BoundRule, ...]:
@@ -209,6 +209,20 @@ def rules_of(q: Q, ref: Ref) -> tuple[HTTPRoute, ...]:
 def left_out(q: Q, ref: Ref) -> tuple[LeftOut, ...]:
     """The rules of its delegates that a VirtualService cannot take over."""
     return q(_joined, ref)[1]
+
+
+def leads_to(q: Q, ref: Ref) -> tuple[str, ...]:
+    """The hosts that the rules of a VirtualService send anything to, sorted."""
+    found = get(q, VirtualService, ref.namespace, ref.name)
+    hosts: set[str] = set()
+    for rule in q(rules_of, ref):
+        hosts.update(each.destination.host for each in rule.route)
+        hosts.update(each.destination.host for each in rule.mirrors)
+        if rule.mirror is not None:
+            hosts.add(rule.mirror.host)
+    for stream in (*found.spec.tls, *found.spec.tcp) if found is not None else ():
+        hosts.update(resolve(each.destination.host, ref.namespace, q(domain)) for each in stream.route)
+    return tuple(sorted(hosts))
 
 
 def roots_of(q: Q, ref: Ref) -> tuple[Ref, ...]:

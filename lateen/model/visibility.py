@@ -119,7 +119,7 @@ def visible(q: Q, client: Client, host: str) -> MeshService | None:
 
 def visible_services(q: Q, client: Client) -> tuple[str, ...]:
     """Every host a client may see, sorted. Changes only when a host comes, goes, or changes its visibility."""
-    return tuple(host for host in q(all_hosts) if q(visible, client, host) is not None)
+    return tuple(host for host in q(all_hosts) if visible(q, client, host) is not None)
 
 
 def listening(listeners: tuple[EgressListener, ...], number: int) -> EgressListener | None:

@@ -18,7 +18,7 @@ from lateen.model.virtual_services import (
     left_out,
     mesh_virtual_service,
     rules_of,
-    source_keys,
+    source_labels,
 )
 from lateen.model.visibility import Client
 from tests.configuration import graph_of, service, virtual_service
@@ -122,10 +122,12 @@ def test_matches_select_clients_and_ports() -> None:
     assert rules(graph) == ["namespace", "all"]
     assert rules(graph, namespace="x") == ["all"]
     assert rules(graph, labels=(("app", "web"),)) == ["labels", "namespace", "mesh", "all"]
+    assert rules(graph, labels=(("app", "other"), ("version", "v2"))) == ["namespace", "all"]
     assert rules(graph, labels=(("app", "api"),)) == ["namespace", "all"]
     assert rules(graph, namespace="x", port=80) == ["port", "all"]
     assert rules(graph, gateway="default/front", namespace="x") == ["front", "all"]
-    assert graph.pull(source_keys, ref_of(VirtualService, "default", "vs")) == ("app", "version")
+    labels = graph.pull(source_labels, ref_of(VirtualService, "default", "vs"))
+    assert labels == {("app", "web"), ("app", "api"), ("version", "v2")}
 
 
 def test_gateways_see_all_in_order() -> None:
