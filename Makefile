@@ -62,6 +62,7 @@ bench: $(VENV)/.run
 	  $(BIN)/lateen bench xds --services $$1 --sidecars $$2 $${@:3} --confirm $(BENCH) || exit; \
 	done
 	@$(BIN)/lateen bench proxy $(BENCH)
+	@$(BIN)/lateen bench envoy $(BENCH)
 
 typings: $(VENV)/.dev scripts/stubs.py
 	@echo "making type stubs of the xDS messages"

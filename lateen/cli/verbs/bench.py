@@ -8,6 +8,9 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from lateen.bench.large_mesh import LargePlan, LargeReport
+from lateen.bench.large_mesh import figures as large_figures
+from lateen.bench.large_mesh import measure as measure_large
 from lateen.bench.loads import PROTOCOLS
 from lateen.bench.proxy import ProxyPlan, ProxyReport, Way
 from lateen.bench.proxy import figures as proxy_figures
@@ -20,7 +23,7 @@ from lateen.cli.options import output
 from lateen.cli.output import document, table
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T", Report, ProxyReport)
+T = TypeVar("T", Report, ProxyReport, LargeReport)
 
 
 @click.group("bench")
@@ -171,3 +174,47 @@ def _way(way: Way) -> tuple[str, ...]:
     failed = f" ({way.failed} failed)" if way.failed else ""
     times = (f"{way.p50_ms:.2f} ms", f"{way.p99_ms:.2f} ms")
     return (way.name, f"{way.per_second:,.0f}{failed}", *times, cpu, ratios if way.cpu_ratio else "-")
+
+
+@command.command("envoy")
+@click.option("--services", type=click.IntRange(300), default=10_000, show_default=True)
+@click.option("--first", type=click.IntRange(1, 200), default=200, show_default=True, help="Services called once more.")
+@click.option("--unknown", type=click.IntRange(0), default=2_000, show_default=True, help="Names that nobody has.")
+@results
+@output()
+def envoy(services: int, first: int, unknown: int, folder: Path | None, save: bool, output: str) -> None:
+    """What a sidecar's Envoy pays for a large mesh of which its workload calls ten services: its memory beside that in
+    a mesh of ten, the first request to a service it has not loaded, and what calls of unknown names leave behind.
+
+    Needs root (or user namespaces), nft and ip.
+    """
+    plan = LargePlan(services=services, first=first, unknown=unknown)
+    report = measure_large(plan, lambda text: click.echo(text, err=True))
+    if output == "table":
+        _show_large(report)
+    else:
+        document(report, output)
+    compare(folder, "envoy", report, large_figures, save=save)
+
+
+def _show_large(report: LargeReport) -> None:
+    plan = report.plan
+    answers = ", ".join(f"{status} x {count}" for status, count in sorted(report.unknown_answers.items()))
+    envoy_mib = report.before_unknown_mib, report.after_unknown_mib
+    rows = [
+        ("Envoy that calls 10 services of 10", f"{report.small_mib:.1f} MiB"),
+        (f"Envoy that calls 10 services of {plan.services:,}", f"{report.large_mib:.1f} MiB (x {report.ratio:.2f})"),
+        ("first request, p50 and p99", f"{report.first_p50_ms:.1f} ms, {report.first_p99_ms:.1f} ms"),
+        ("next request, p50 and p99", f"{report.next_p50_ms:.1f} ms, {report.next_p99_ms:.1f} ms"),
+        (
+            f"Envoy before and after {plan.unknown:,} unknown names",
+            _grown(report.before_unknown_mib, report.after_unknown_mib),
+        ),
+        ("control plane, the same", _grown(report.server_before_mib, report.server_after_mib)),
+        ("answers to unknown names", answers),
+    ]
+    table(("", ""), rows)
+
+
+def _grown(before_mib: float, after_mib: float) -> str:
+    return f"{before_mib:.1f} MiB, {after_mib:.1f} MiB"
