@@ -208,7 +208,7 @@ def _show_large(report: LargeReport) -> None:
         ("next request, p50 and p99", f"{report.next_p50_ms:.1f} ms, {report.next_p99_ms:.1f} ms"),
         (
             f"Envoy before and after {plan.unknown:,} unknown names",
-            _grown(report.before_unknown_mib, report.after_unknown_mib),
+            _grown(*envoy_mib),
         ),
         ("control plane, the same", _grown(report.server_before_mib, report.server_after_mib)),
         ("answers to unknown names", answers),
