@@ -10,8 +10,10 @@ import contextlib
 from pathlib import Path
 
 import msgspec
-import structlog
 
+from lateen.lib.lean import structlog
+
+# isort: split
 from lateen.apiserver.client import Client, Listing
 from lateen.daemon.process import main
 from lateen.daemon.settings import Settings

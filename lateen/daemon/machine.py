@@ -18,8 +18,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
-import structlog
 
+from lateen.lib.lean import structlog
+
+# isort: split
 from lateen import __version__
 from lateen.lib.errors import LateenError
 from lateen.lib.machines import Hello, Joined
