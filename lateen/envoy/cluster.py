@@ -17,7 +17,7 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from google.protobuf.struct_pb2 import Struct
 
 from lateen.engine import Q
-from lateen.envoy.dynamic_dns import set_dynamic
+from lateen.envoy.dynamic_dns import by_name_cluster, set_dynamic
 from lateen.envoy.endpoint import ISTIO_METADATA, locality_endpoints, members
 from lateen.envoy.inbound_cluster import (
     INBOUND_PASSTHROUGH,
@@ -56,11 +56,11 @@ from lateen.intent.cluster import (
     parse_cluster_name,
     sharing,
 )
-from lateen.intent.destination import BLACK_HOLE, PASSTHROUGH, cluster_name
+from lateen.intent.destination import BLACK_HOLE, BY_NAME, PASSTHROUGH, cluster_name
 from lateen.intent.inbound import inbound_ports
 from lateen.intent.locality import by_place, preference_of
 from lateen.intent.outbound import address_host
-from lateen.intent.route_table import unknown_cluster
+from lateen.intent.route_table import goes_by_name, unknown_cluster
 from lateen.intent.scope import Scope
 from lateen.model.gateways import automatic_hosts
 from lateen.model.hosts import covers, is_wildcard
@@ -85,14 +85,13 @@ _BY_TRAFFIC = (Resolution.PASSTHROUGH, Resolution.DYNAMIC)
 
 def cluster_names(q: Q, scope: Scope) -> tuple[str, ...]:
     """All clusters of a proxy; of one that discovers on demand only those that it never asks for."""
-    if scope.on_demand:
-        inbound = (f"inbound|{each.port}||" for each in q(inbound_ports, scope))
-        return (BLACK_HOLE, PASSTHROUGH, INBOUND_PASSTHROUGH, *inbound)
-    outbound = q(outbound_names, common(q, q(client_of, scope.namespace, scope.labels, scope.router)))
+    client = q(client_of, scope.namespace, scope.labels, scope.router)
     if scope.router:
-        return (BLACK_HOLE, *outbound, *q(_automatic_names, scope.namespace, scope.labels))
+        return (BLACK_HOLE, *q(outbound_names, common(q, client)), *q(_automatic_names, scope.namespace, scope.labels))
     inbound = (f"inbound|{each.port}||" for each in q(inbound_ports, scope))
-    return (BLACK_HOLE, PASSTHROUGH, INBOUND_PASSTHROUGH, *inbound, *outbound)
+    outbound = () if scope.on_demand else q(outbound_names, common(q, client))
+    unknown = (PASSTHROUGH, BY_NAME) if q(goes_by_name, client) else (PASSTHROUGH,)
+    return (BLACK_HOLE, *unknown, INBOUND_PASSTHROUGH, *inbound, *outbound)
 
 
 def cluster_resource(q: Q, scope: Scope, name: str) -> Resource | None:
@@ -109,6 +108,8 @@ def cluster_resource(q: Q, scope: Scope, name: str) -> Resource | None:
         return q(address_cluster, client, place[1], int(place[2]))
     if name == PASSTHROUGH:
         return q(passthrough)
+    if name == BY_NAME:
+        return q(by_name_cluster) if q(goes_by_name, q(client_of, scope.namespace, scope.labels, False)) else None
     if name == INBOUND_PASSTHROUGH:
         return q(inbound_passthrough)
     port = next((each for each in q(inbound_ports, scope) if name == f"inbound|{each.port}||"), None)

@@ -16,7 +16,7 @@ from lateen.envoy.resource import Resource, resource
 from lateen.envoy.route import routed_for, sidecar_routes, unknown_routes
 from lateen.envoy.virtual_host import encoded_virtual_host
 from lateen.intent.on_demand import SEPARATOR, asking, below, find_host, hosting, split_name, table_host, without_port
-from lateen.intent.route_table import ServiceHost, unknown_cluster
+from lateen.intent.route_table import ServiceHost, unknown_requests
 from lateen.intent.scope import Scope
 from lateen.model.hosts import is_wildcard
 from lateen.model.visibility import Client, client_of
@@ -39,7 +39,7 @@ def virtual_host_resource(q: Q, scope: Scope, name: str) -> Resource | None:
         hidden = q(below, client, entry) if any(map(is_wildcard, entry.domains)) else ()
         if (found := q(known_host, *routed_for(q, client, scope.labels, entry), entry, hidden)) is not None:
             return found
-    return q(unknown_host, q(unknown_cluster, client), port, host)
+    return q(unknown_host, q(unknown_requests, client, port), port, host)
 
 
 def canonical_name(q: Q, scope: Scope, asked: str) -> str:

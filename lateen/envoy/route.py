@@ -18,9 +18,10 @@ from lateen.envoy.security_filters import SECURITY_FILTERS
 from lateen.envoy.sources import set_ads
 from lateen.envoy.virtual_host import encoded_routes, encoded_virtual_host, field
 from lateen.features.compile import gateway_routes, service_routes
+from lateen.features.dynamic_host import name_its_host
 from lateen.features.encoding import pack, set_seconds
 from lateen.intent import route_table
-from lateen.intent.destination import BLACK_HOLE
+from lateen.intent.destination import BLACK_HOLE, BY_NAME
 from lateen.intent.route_table import ANY, GatewayHost, ServiceHost
 from lateen.intent.scope import Scope
 from lateen.lib.ids import Ref
@@ -89,7 +90,7 @@ def port_configuration(q: Q, client: Client, labels: Labels, port: int) -> Resou
     hosts = q(route_table.sidecar_hosts, client, port)
     fragments = [q(sidecar_fragment, *routed_for(q, client, labels, each), each) for each in hosts]
     if not any(ANY in each.domains and made.body for each, made in zip(hosts, fragments, strict=True)):
-        fragments.append(q(unknown_fragment, q(route_table.unknown_on_port, client, port)))
+        fragments.append(q(unknown_fragment, q(route_table.unknown_requests, client, port)))
     return _joined(str(port), fragments)
 
 
@@ -245,6 +246,8 @@ def unknown_routes(_: Q, cluster: str) -> bytes:
         route.name = ALLOW_ANY
         route.route.cluster = cluster
         _no_time_limit(route)
+        if cluster == BY_NAME:
+            name_its_host(route, "%DOWNSTREAM_LOCAL_PORT%")
     else:
         route.name = BLOCK_ALL
         route.direct_response.status = 502

@@ -46,7 +46,12 @@ def envoy(slot: DynamicHost, route: Route) -> None:
             _write(cluster.typed_per_filter_config[FILTER], port, slot.name)
 
 
-def _write(target: Any, port: int, name: str) -> None:
+def name_its_host(route: Route, port: str) -> None:
+    """Lets a route stand for the request's own host; `port` may have Envoy's substitutions."""
+    _write(route.typed_per_filter_config[FILTER], port, "")
+
+
+def _write(target: Any, port: int | str, name: str) -> None:
     config = Config()
     set_state(config.on_request_headers.add(), HOST_STATE, name or _OWN_NAME)
     set_state(config.on_request_headers.add(), PORT_STATE, str(port))

@@ -36,6 +36,9 @@ BLACK_HOLE = "BlackHoleCluster"
 PASSTHROUGH = "PassthroughCluster"
 """The cluster that goes where the client wanted to go."""
 
+BY_NAME = "AllowAnyDynamicDNSCluster"
+"""The cluster that goes where the host of a request leads."""
+
 
 def cluster_name(host: str, port: int, subset: str = "") -> str:
     """The cluster of a service port."""

@@ -22,7 +22,7 @@ import msgspec
 from lateen.api.istio.sidecar import Sidecar
 from lateen.api.objects import get
 from lateen.engine import Q
-from lateen.intent.destination import BLACK_HOLE, PASSTHROUGH, destination
+from lateen.intent.destination import BLACK_HOLE, BY_NAME, PASSTHROUGH, destination
 from lateen.lib.ids import Ref
 from lateen.model.gateways import ANY, GatewayServer, gateway_servers
 from lateen.model.hosts import covers, is_wildcard, most_specific, parse_service_host, resolve
@@ -211,6 +211,19 @@ def unknown_cluster(q: Q, client: Client) -> str:
         return PASSTHROUGH
     named = msgspec.structs.replace(proxy, host=resolve(proxy.host, sidecar.namespace, q(domain)))
     return destination(q, client, named, HTTP_PORT).cluster
+
+
+def unknown_requests(q: Q, client: Client, port: int) -> str:
+    """The cluster of requests to hosts that nobody knows: BY_NAME where the mesh looks them up."""
+    cluster = q(unknown_on_port, client, port)
+    return BY_NAME if cluster == PASSTHROUGH and q(goes_by_name, client) else cluster
+
+
+def goes_by_name(q: Q, client: Client) -> bool:
+    """True when requests of a client to hosts that nobody knows are looked up by name: a Sidecar has no such word."""
+    sidecar = get(q, Sidecar, client.sidecar.namespace, client.sidecar.name) if client.sidecar is not None else None
+    own = sidecar is not None and sidecar.spec.outbound_traffic_policy is not None
+    return not own and not client.router and q(outbound_policy).by_name
 
 
 def unknown_on_port(q: Q, client: Client, port: int) -> str:

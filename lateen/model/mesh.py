@@ -14,7 +14,7 @@ import yaml
 
 from lateen.api.codec import DecodeError, decode_as
 from lateen.api.core.config_map import ConfigMap
-from lateen.api.istio.destination_rule import ConnectionPoolSettings, OutlierDetection, TcpKeepalive
+from lateen.api.istio.destination_rule import ClientTLSSettings, ConnectionPoolSettings, OutlierDetection, TcpKeepalive
 from lateen.api.istio.http_route import HTTPRetry
 from lateen.api.istio.load_balancer import LocalityLoadBalancerSetting, ZoneAwareLoadBalancerSetting
 from lateen.api.mesh.config import MESH_CONFIG_NAME, ROOT_NAMESPACE, MeshConfig, MeshProxyConfig, TLSConfig
@@ -35,6 +35,10 @@ class OutboundPolicy(msgspec.Struct, frozen=True):
     """What becomes of traffic to hosts the mesh does not know."""
 
     allow_any: bool = True
+    by_name: bool = False
+    """Requests go where their host's name leads."""
+    tls: ClientTLSSettings | None = None
+    """How they go on then."""
 
 
 def mesh_config(q: Q) -> MeshConfig:
@@ -155,7 +159,9 @@ def zone_aware_setting(q: Q) -> ZoneAwareLoadBalancerSetting | None:
 
 def outbound_policy(q: Q) -> OutboundPolicy:
     """The mesh's policy for unknown hosts; a Sidecar may have its own."""
-    return OutboundPolicy(q(mesh_config).outbound_traffic_policy.mode != "REGISTRY_ONLY")
+    said = q(mesh_config).outbound_traffic_policy
+    by_name = said.mode == "ALLOW_ANY_DYNAMIC_DNS"
+    return OutboundPolicy(said.mode != "REGISTRY_ONLY", by_name, said.tls if by_name else None)
 
 
 def access_log(q: Q) -> AccessLog:

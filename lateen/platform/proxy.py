@@ -140,8 +140,10 @@ class PodProxy:
             process.kill()
             await process.wait()
             return f"Envoy did not judge it in {_TRIAL_S:.0f} s"
-        lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
-        return "" if process.returncode == 0 else " ".join(lines[-1:])[:400] or f"Envoy ended with {process.returncode}"
+        if process.returncode == 0:
+            return ""
+        last = (said.decode(errors="replace").strip().splitlines() or [f"Envoy ended with {process.returncode}"])[-1]
+        return last.rpartition(f"'{self._config}': ")[2][:400]
 
 
 async def tried(patches: Patches, complaint: Callable[[Patches], Awaitable[str]]) -> tuple[Patches, dict[str, str]]:

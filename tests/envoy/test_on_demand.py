@@ -106,6 +106,14 @@ def test_an_unknown_name_is_refused_when_only_known_ones_may_be_called(lab: Lab)
     assert ask(lab, "elsewhere", authority="unknown.test").server == "outside-1"
 
 
+def test_unknown_names_are_looked_up_where_the_mesh_says_so(lab: Lab) -> None:
+    lab.configure(REGISTRY_ONLY.replace("REGISTRY_ONLY", "ALLOW_ANY_DYNAMIC_DNS"))
+    assert ask(lab, "10.88.3.2", authority="one.test").server == "outside-1"
+    assert ask(lab, "10.88.3.2", authority="nobody.test").status == 503
+    lab.configure()
+    assert ask(lab, "10.88.3.2", authority="one.test").server == "outside-2"
+
+
 def test_what_a_wildcard_hides_from_questions_comes_along(lab: Lab) -> None:
     wide, narrow = EXTERNAL % ("wide", "*.wild.test", "10.88.3.1"), EXTERNAL % ("narrow", "in.wild.test", "10.88.3.2")
     lab.configure(wide)
@@ -159,9 +167,9 @@ def test_too_many_unknown_names_end_the_asking(lab: Lab) -> None:
     lab.configure()
     assert ask(lab, "details").status == 200
     names = iter(range(2 * UNKNOWN_MAX))
-    answers = [ask(lab, "elsewhere", authority=f"n{next(names)}.test").status for _ in range(UNKNOWN_MAX - 4)]
+    answers = [ask(lab, "elsewhere", authority=f"n{next(names)}.test").status for _ in range(UNKNOWN_MAX - 8)]
     assert answers == [200] * len(answers)
-    for _ in range(5):  # whatever they are answered: listeners are replaced meanwhile, and none is drained here
+    for _ in range(9):  # whatever they are answered: listeners are replaced meanwhile, and none is drained here
         ask(lab, "elsewhere", authority=f"n{next(names)}.test")
     lab.wait(lambda: "outbound|9080||reviews.default.svc.cluster.local" in clusters(lab), 20)
     assert isinstance(lab.sidecar, ServedStation)

@@ -133,7 +133,7 @@ def matches_nothing(q: Q, subject: EnvoyFilter) -> Iterator[Said]:
         if not any(_meets(q, ref, scope) for scope in scopes):
             names = [found.pod for found in said or proxies]
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            what = "nothing of" if said else "the metadata asked for is of no proxy, not of"
+            what = "nothing of" if said else "no proxy states that metadata: not"
             message = f"{what} {', '.join(names[:NAMED])}{more}{' is what it is for' if said else ''}"
             yield Said(at("spec", "configPatches", index, "match"), message, "correct the match")
 

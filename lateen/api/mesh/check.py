@@ -13,7 +13,7 @@ import msgspec
 
 from lateen.api.codec import decode_as
 from lateen.api.core.config_map import ConfigMap
-from lateen.api.mesh.config import MESH_CONFIG_NAME, ROOT_NAMESPACE, MeshConfig
+from lateen.api.mesh.config import MESH_CONFIG_NAME, ROOT_NAMESPACE, MeshConfig, TrafficPolicyMode
 from lateen.api.mesh.security import security_problems
 from lateen.api.problems import Problem, at, warning
 from lateen.api.shape import Faults, check_struct
@@ -91,12 +91,25 @@ def mesh_problems(subject: ConfigMap) -> Iterator[Problem]:
         else:
             yield Problem(place, message, fault.remedy)
     if all(fault.unknown for fault in faults):
-        for each in security_problems(decode_as(raw, MeshConfig)):
+        config = decode_as(raw, MeshConfig)
+        for each in (*security_problems(config), *_outbound_problems(config.outbound_traffic_policy)):
             yield msgspec.structs.replace(each, path=place, message=f"{each.path}: {each.message}")
     unknown = {fault.path for fault in faults}
     for path in _without_effect(cast("dict[str, Any]", raw), ()):
         if path not in unknown:
             yield warning(place, f"{format_path(path)} is not implemented yet and has no effect", code=NOT_THERE)
+
+
+def _outbound_problems(policy: TrafficPolicyMode) -> Iterator[Problem]:
+    tls, place = policy.tls, "outboundTrafficPolicy.tls"
+    if tls is None:
+        return
+    if policy.mode != "ALLOW_ANY_DYNAMIC_DNS":
+        yield Problem(place, f"mode {policy.mode} leaves traffic as it is", "set mode: ALLOW_ANY_DYNAMIC_DNS")
+    if tls.mode not in ("SIMPLE", "MUTUAL"):
+        yield Problem(f"{place}.mode", "hosts outside of the mesh have no certificate of it", "use SIMPLE or MUTUAL")
+    if tls.credential_name:
+        yield Problem(f"{place}.credentialName", "sidecars get no Secrets by the mesh's word", "use files")
 
 
 def _without_effect(raw: Mapping[str, Any], base: Path) -> Iterator[Path]:

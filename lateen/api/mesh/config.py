@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from lateen.api.core.selectors import LabelSelector
-from lateen.api.istio.destination_rule import ConnectionPoolSettings, OutlierDetection, TcpKeepalive
+from lateen.api.istio.destination_rule import ClientTLSSettings, ConnectionPoolSettings, OutlierDetection, TcpKeepalive
 from lateen.api.istio.http_route import HTTPRetry
 from lateen.api.istio.load_balancer import LocalityLoadBalancerSetting, ZoneAwareLoadBalancerSetting
 from lateen.api.struct import Meta, PercentValue, Struct, UInt32, field
@@ -22,9 +22,10 @@ MESH_CONFIG_NAME = "istio"
 
 
 class TrafficPolicyMode(Struct, frozen=True):
-    """What becomes of traffic to hosts the mesh does not know."""
+    """What becomes of traffic to hosts the mesh does not know. `tls`: how requests go on that are looked up by name."""
 
     mode: Literal["ALLOW_ANY", "REGISTRY_ONLY", "ALLOW_ANY_DYNAMIC_DNS"] = "ALLOW_ANY"
+    tls: ClientTLSSettings | None = None
 
 
 class InboundTrafficPolicyMode(Struct, frozen=True):

@@ -326,7 +326,7 @@ def test_the_base_has_nothing_wrong() -> None:
         ),
         (
             [IN_THE_MESH, envoy_filter("applyTo: CLUSTER, match: {proxy: {metadata: {TEAM: shop}}}, patch: {operation: MERGE, value: {}}")],
-            "LTN0112 EnvoyFilter x spec.configPatches[0].match: the metadata asked for is of no proxy, not of default/web-1",
+            "LTN0112 EnvoyFilter x spec.configPatches[0].match: no proxy states that metadata: not default/web-1",
         ),
         (
             [IN_THE_MESH, envoy_filter("applyTo: BOOTSTRAP, match: {context: GATEWAY}, patch: {operation: MERGE, value: {header_prefix: x}}")],

@@ -54,6 +54,18 @@ def said(mesh: str, name: str = "istio", namespace: str = "istio-system") -> lis
             "caCertificates: [{spiffeBundleUrl: 'https://x/', certSigners: [a]}]",
             "warning data.mesh: caCertificates[0].certSigners: it is not implemented yet",
         ),
+        (
+            "outboundTrafficPolicy: {tls: {mode: SIMPLE}}",
+            "error data.mesh: outboundTrafficPolicy.tls: mode ALLOW_ANY leaves traffic as it is",
+        ),
+        (
+            "outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS, tls: {mode: ISTIO_MUTUAL}}",
+            "error data.mesh: outboundTrafficPolicy.tls.mode: hosts outside of the mesh have no certificate of it",
+        ),
+        (
+            "outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS, tls: {mode: SIMPLE, credentialName: x}}",
+            "error data.mesh: outboundTrafficPolicy.tls.credentialName: sidecars get no Secrets",
+        ),
         ("enableTracing: true", "warning data.mesh: enableTracing is not implemented yet"),
         ("defaultConfig: {statusPort: 2}", "warning data.mesh: defaultConfig.statusPort is not implemented yet"),
     ],
