@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-CONNECTIONS: Final = 1_024
-"""How many connections one listener has at most."""
+CONNECTIONS: Final = 512
+"""How many connections one listener has at most; each may take 256 KB for TLS."""
 
 
 class Connections:

@@ -22,9 +22,9 @@ from typing import Any, Final
 import msgspec
 import structlog
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -81,7 +81,7 @@ def application(
     authenticate: Authenticator = lambda token: None,
     parts: Mapping[tuple[str, str], Part] | None = None,
     pods: streams.Pods | None = None,
-    routes: Sequence[BaseRoute] = (),
+    routes: Sequence[Route] = (),
     now: Callable[[], dt.datetime] = utc_now,
 ) -> Starlette:
     """The API as an ASGI application, for `identified` to be put around.
@@ -103,7 +103,7 @@ def application(
     own = _Own(store, check, analyse, ready)
     return Starlette(
         routes=[
-            *routes,
+            *(_by_path(each, roles) for each in routes),
             *past_routes(store, check),
             Route("/api", api.core),
             Route("/apis", api.groups),
@@ -126,8 +126,36 @@ def application(
             Route("/livez", own.healthy),
             Route("/readyz", own.ready),
         ],
-        exception_handlers={ApiError: _refusal, 404: _no_route, 405: _no_method, Exception: _bug},
+        exception_handlers={
+            ApiError: _refusal,
+            ClientDisconnect: _gone,
+            404: _no_route,
+            405: _no_method,
+            Exception: _bug,
+        },
     )
+
+
+def _by_path(route: Route, roles: Roles) -> Route:
+    """A route for users whose roles name its path."""
+
+    async def endpoint(request: Request) -> Response:
+        _allow(roles, request, Attributes(request.method.lower(), path=request.url.path))
+        return await route.endpoint(request)
+
+    return Route(route.path, endpoint, methods=[*(route.methods or ("GET",))])
+
+
+def _allow(roles: Roles, request: Request, wanted: Attributes) -> None:
+    """ForbiddenError when the request's user may not."""
+    why_not = roles(_user(request), wanted)
+    if why_not is not None:
+        what = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource
+        name = f' "{wanted.name}"' if wanted.name else ""
+        about = f"{what}{name} is forbidden: " if what else "forbidden: "
+        error = ForbiddenError(about + why_not, remedy="kubectl auth can-i --list shows what is allowed")
+        error.about = About(wanted.group, wanted.resource, wanted.name)
+        raise error
 
 
 Identify = Callable[[HTTPConnection], User | None]
@@ -300,14 +328,7 @@ class _Api:
         self._allow(request, Attributes("get", path=request.url.path))
 
     def _allow(self, request: Request, wanted: Attributes) -> None:
-        why_not = self._roles(_user(request), wanted)
-        if why_not is not None:
-            what = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource
-            name = f' "{wanted.name}"' if wanted.name else ""
-            about = f"{what}{name} is forbidden: " if what else "forbidden: "
-            error = ForbiddenError(about + why_not, remedy="kubectl auth can-i --list shows what is allowed")
-            error.about = About(wanted.group, wanted.resource, wanted.name)
-            raise error
+        _allow(self._roles, request, wanted)
 
 
 class _Sockets:
@@ -381,6 +402,10 @@ def _result(result: Any) -> Response:
 async def _refusal(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return json_response(to_status(error), error.CODE)
+
+
+async def _gone(_: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # nobody reads it
 
 
 async def _no_route(request: Request, _: Exception) -> Response:

@@ -222,6 +222,7 @@ def initial() -> list[Json]:
             _rule(("authentication.k8s.io",), ("selfsubjectreviews",), ("create",)),
         ],
         "system:discovery": [{"nonResourceURLs": list(_OPEN), "verbs": ["get"]}],
+        "lateen:debug": [{"nonResourceURLs": ["/debug", "/debug/*", "/metrics"], "verbs": ["get"]}],
     }
     bindings = {
         "cluster-admin": MASTERS,

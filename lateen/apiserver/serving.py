@@ -13,6 +13,7 @@ import contextlib
 import os
 import socket
 import ssl
+import traceback
 from collections.abc import Generator
 from pathlib import Path
 from typing import cast
@@ -129,7 +130,8 @@ class _Handshake(asyncio.Protocol):
             secure = await loop.start_tls(
                 plain, self._after, self._context, server_side=True, ssl_handshake_timeout=HEAD_S
             )
-        except (OSError, RuntimeError):  # what is no TLS, what took too long, what was ended meanwhile
+        except (OSError, RuntimeError) as error:  # what is no TLS, what took too long, what was ended meanwhile
+            traceback.clear_frames(error.__traceback__)  # a cycle, with buffers of 256 KB, that no collection may find
             plain.abort()
             return
         finally:

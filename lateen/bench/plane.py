@@ -47,7 +47,7 @@ class Plane:
             "name": "bench",
             "state_dir": str(self.layout.state),
             "run_dir": str(self.layout.run),
-            **dict.fromkeys(("console_port", "api_port", "xds_port"), 0),
+            **dict.fromkeys(("console_port", "debug_port", "api_port", "xds_port"), 0),
             **(ports or {}),
         }
         self._file = self.layout.state / "settings.json"

@@ -1,20 +1,20 @@
 """What the control plane shows of itself, as JSON: proxies, objects with findings, where things are.
 
-Secret values never leave here: a Secret's data, and whatever a Pod's environment says under a name that smells of
-one, are replaced by stars.
+Secret values never leave here: a Secret's data, and whatever an object says under a name that smells of one, are
+replaced by stars.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from lateen.api import kinds
 from lateen.api.struct import Json
@@ -25,7 +25,11 @@ from lateen.lib.layout import Layout
 from lateen.xds.server import ProxyStatus
 
 MASK: Final = "***"
-_SECRET_NAME: Final = re.compile("password|passwd|secret|token|credential|private|api_?key", re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(
+    "password|passwd|secret|token|credential|private|api[-_]?key|^authorization$|^cookie$", re.IGNORECASE
+)
+
+_SECRET_KEY: Final = re.compile("(password|passwd|passphrase|secret|token|api[-_]?key|private[-_]?key)$", re.IGNORECASE)
 
 
 class Mesh(msgspec.Struct, frozen=True):
@@ -54,21 +58,24 @@ def shown(row: Row) -> Json:
         annotations: Json = document["metadata"].get("annotations") or {}
         if annotations:  # kubectl leaves the whole object there
             document["metadata"]["annotations"] = dict.fromkeys(annotations, MASK)
-    _mask_environment(document.get("spec"))
+    mask(document.get("spec"))
     return document
 
 
-def _mask_environment(part: Any) -> None:
-    """Masks values beside names of secrets (`{"name": "DB_PASSWORD", "value": ...}`), in place."""
-    if isinstance(part, list):
-        for each in cast("list[Any]", part):
-            _mask_environment(each)
+def mask(part: Any) -> None:
+    """Masks what is named like a secret, in place: `{"name": "DB_PASSWORD", "value": ...}`, `{"apiKey": ...}`."""
+    if isinstance(part, list | tuple):
+        for each in cast("Sequence[Any]", part):
+            mask(each)
     elif isinstance(part, dict):
         members = cast("Json", part)
         if isinstance(members.get("value"), str) and _SECRET_NAME.search(str(members.get("name", ""))):
             members["value"] = MASK
-        for each in members.values():
-            _mask_environment(each)
+        for key, each in members.items():
+            if isinstance(each, str) and _SECRET_KEY.search(key):
+                members[key] = MASK
+            else:
+                mask(each)
 
 
 def proxy_json(status: ProxyStatus) -> Json:
@@ -130,14 +137,11 @@ def overview(mesh: Mesh) -> Json:
     }
 
 
-def mesh_routes(mesh: Mesh) -> list[BaseRoute]:
-    """`/lateen/v1/overview`, `/lateen/v1/proxies`, `/lateen/v1/objects[/KIND]`, `/debug/syncz`, `/metrics`."""
+def mesh_routes(mesh: Mesh) -> list[Route]:
+    """`/lateen/v1/overview`, `/lateen/v1/proxies`, `/lateen/v1/objects[/KIND]`, `/metrics`."""
 
     async def overview_json(_: Request) -> Response:
         return json_response(overview(mesh))
-
-    async def proxies_json(_: Request) -> Response:
-        return json_response([proxy_json(each) for each in mesh.proxies()])
 
     async def proxies_object(_: Request) -> Response:
         return json_response({"proxies": [proxy_json(each) for each in mesh.proxies()]})
@@ -151,16 +155,20 @@ def mesh_routes(mesh: Mesh) -> list[BaseRoute]:
         return json_response({"items": [shown(row) for row in rows]})
 
     async def metrics(_: Request) -> Response:
-        return Response(mesh.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return metrics_response(mesh)
 
     return [
         Route("/lateen/v1/overview", overview_json),
         Route("/lateen/v1/proxies", proxies_object),
         Route("/lateen/v1/objects", objects_json),
         Route("/lateen/v1/objects/{kind}", objects_json),
-        Route("/debug/syncz", proxies_json),
         Route("/metrics", metrics),
     ]
+
+
+def metrics_response(mesh: Mesh) -> Response:
+    """The control plane's metrics, as Prometheus reads them."""
+    return Response(mesh.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def json_response(value: Any, status: int = 200) -> Response:

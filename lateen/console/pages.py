@@ -2,7 +2,7 @@
 
     /            objects with findings, proxies in sync, Pods, where things are
     /api/...     the same as JSON: overview, proxies, objects[/KIND]
-    /healthz /readyz /metrics /debug/syncz
+    /healthz /readyz /metrics
 
 Read-only, no script, nothing from elsewhere. Only requests that name this machine are answered, so that a page on
 the web cannot read the mesh through a name it points at 127.0.0.1.
@@ -20,9 +20,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 
+from lateen import __version__
 from lateen.api.struct import Json
 from lateen.apiserver.rows import Row
-from lateen.console.data import Mesh, findings_of, mesh_routes, proxy_json
+from lateen.console.data import Mesh, findings_of, json_response, mesh_routes, metrics_response, proxy_json
 
 _HOSTS = ["localhost", "127.0.0.1"]
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
@@ -57,8 +58,8 @@ def pages(mesh: Mesh) -> Starlette:
 
     routes = mesh_routes(mesh)
     api = [Route(each.path.removeprefix("/lateen/v1"), each.endpoint) for each in routes
-           if isinstance(each, Route) and each.path.startswith("/lateen/v1/")]  # fmt: skip
-    rest = [each for each in routes if isinstance(each, Route) and not each.path.startswith("/lateen/v1/")]
+           if each.path.startswith("/lateen/v1/")]  # fmt: skip
+    rest = [each for each in routes if not each.path.startswith("/lateen/v1/")]
     return Starlette(
         routes=[
             Route("/", index),
@@ -67,6 +68,24 @@ def pages(mesh: Mesh) -> Starlette:
             Mount("/api", routes=api),
             *rest,
         ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS)],
+    )
+
+
+def debug_pages(mesh: Mesh, routes: Sequence[Route]) -> Starlette:
+    """What programs ask for: health, version and metrics for everybody on this machine, and `routes`."""
+
+    async def ready(_: Request) -> Response:
+        return Response("ok\n") if mesh.ready() else Response("loading\n", status_code=503)
+
+    async def version(_: Request) -> Response:
+        return json_response({"version": __version__})
+
+    async def metrics(_: Request) -> Response:
+        return metrics_response(mesh)
+
+    return Starlette(
+        routes=[Route("/ready", ready), Route("/version", version), Route("/metrics", metrics), *routes],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS)],
     )
 

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from lateen.api.struct import Json
 from lateen.apiserver.errors import BadRequestError, ConflictError, TooLargeError
@@ -26,7 +26,7 @@ class _Order(msgspec.Struct, frozen=True):
     files: dict[str, str] | None = None
 
 
-def ca_routes(authority: Authority) -> list[BaseRoute]:
+def ca_routes(authority: Authority) -> list[Route]:
     """The routes, for the API that only the mesh's own user can open."""
 
     async def show(_: Request) -> Response:

@@ -5,8 +5,8 @@
 Everything is loaded before anybody is served, so a proxy that connects first gets the whole picture. The sockets:
 `api.sock` (HTTP) and 127.0.0.1:6443 (the same with TLS and credentials), `xds.sock` and 127.0.0.1:15012 (gRPC, client
 certificate required: xDS and renewals), `ca.sock` (gRPC, no client certificate: first certificates by token),
-127.0.0.1:20001 (pages), and when asked: 15012 and 15013 (as `ca.sock`) at an address for virtual machines; xDS without
-authentication for tools.
+127.0.0.1:20001 (pages), 127.0.0.1:15014 (metrics, debug), and when asked: 15012 and 15013 (as `ca.sock`) at an address
+for virtual machines; xDS without authentication for tools.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ import grpc.aio
 import structlog
 
 from lateen.api.check import check
+from lateen.apiserver.rbac import Roles
 from lateen.apiserver.rows import Row
 from lateen.apiserver.serving import serve, tcp_listener
 from lateen.apiserver.store import Store
+from lateen.console.access import guarded, own_or_token
 from lateen.console.data import findings_of, mesh_routes
-from lateen.console.pages import Mesh, pages
+from lateen.console.debug import debug_routes
+from lateen.console.pages import Mesh, debug_pages, pages
 from lateen.daemon.addresses import AddressWriter
 from lateen.daemon.analysis import Analysis
 from lateen.daemon.authority import Authority
@@ -41,7 +44,7 @@ from lateen.daemon.kubernetes_api import KubernetesApi
 from lateen.daemon.machines import Machines
 from lateen.daemon.metrics import Metrics
 from lateen.daemon.modules import module_fetcher
-from lateen.daemon.process import main, open_files
+from lateen.daemon.process import main, open_files, return_memory
 from lateen.daemon.quarantine import REFUSED, StoreQuarantine
 from lateen.daemon.settings import Settings
 from lateen.daemon.status_writer import StatusWriter, configures
@@ -136,7 +139,7 @@ class ControlPlane:
         self._serving = ServingCertificate(self._authority.ca, domain)
         self._metrics = Metrics(store, self._xds.proxies, lambda: self._xds.counters)
         mesh = Mesh(settings.name, store, self._xds.proxies, lambda: self._ready, self._metrics.text, layout)
-        self._pages = pages(mesh)
+        debug = debug_routes(mesh, graph)
         self._kubernetes = KubernetesApi(
             settings,
             store,
@@ -151,9 +154,12 @@ class ControlPlane:
                     settings, store, tokens, lambda: self._authority.ca().trust_pem, domain, graph.pull(cluster_domain)
                 ),
                 *mesh_routes(mesh),
+                *debug,
                 describe_route(store, graph),
             ],
         )
+        self._pages = pages(mesh)
+        self._debug = debug_pages(mesh, guarded(debug, own_or_token(self._kubernetes.authenticate), Roles(store)))
 
     async def run(self) -> None:
         """Serves until cancelled."""
@@ -161,6 +167,7 @@ class ControlPlane:
         async with asyncio.TaskGroup() as parts, contextlib.AsyncExitStack() as stack:
             parts.create_task(self._xds.run(), name="xds")
             parts.create_task(self._metrics.run(), name="metrics")
+            parts.create_task(return_memory(), name="memory")
             parts.create_task(self._keys.run(), name="keys of token issuers")
             parts.create_task(self._modules.run(), name="WebAssembly modules")
             parts.create_task(self._addresses.run(), name="addresses of ServiceEntries")
@@ -182,9 +189,10 @@ class ControlPlane:
             await stack.enter_async_context(self._grpc(mutual, mutual=True, trust=True))
             if settings.plaintext_xds_port:
                 await stack.enter_async_context(plaintext_xds(self._xds, f"127.0.0.1:{settings.plaintext_xds_port}"))
-            if settings.console_port:
-                listener = tcp_listener("127.0.0.1", settings.console_port)
-                parts.create_task(serve(self._pages, listener), name="pages")
+            for port, application in ((settings.console_port, self._pages), (settings.debug_port, self._debug)):
+                if port:
+                    listener = tcp_listener("127.0.0.1", port)
+                    parts.create_task(serve(application, listener), name=f"HTTP at {port}")
             parts.create_task(self._kubernetes.run(), name="api")
             self._ready = True
             _log.info("ready", objects=len(self._store.rows()), revision=self._store.revision)

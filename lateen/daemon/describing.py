@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from lateen.analysis.describe import Line, Section, pod_sections, service_sections
 from lateen.api.struct import Json
@@ -15,7 +15,7 @@ from lateen.apiserver.store import Store
 from lateen.engine import Graph
 
 
-def describe_route(store: Store, graph: Graph) -> BaseRoute:
+def describe_route(store: Store, graph: Graph) -> Route:
     """Takes `kind` (Service, Pod), `namespace`, `name`, and for a service `from`: the clients' namespace."""
 
     async def describe(request: Request) -> Response:

@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import Route
 
 from lateen.api.core.service_account import ServiceAccount
 from lateen.api.objects import ref_of as ref_of_kind
@@ -51,7 +51,7 @@ class KubernetesApi:
         analyse: files.Analyse,
         ready: Callable[[], bool],
         pod_token: Part,
-        routes: Sequence[BaseRoute],
+        routes: Sequence[Route],
     ) -> None:
         self._settings = settings
         self._store = store
@@ -65,7 +65,7 @@ class KubernetesApi:
             analyse=analyse,
             ready=ready,
             resources=resources,
-            authenticate=self._authenticate,
+            authenticate=self.authenticate,
             parts={("serviceaccounts", "token"): self._token},
             pods=PodStreams(store, settings.layout()),
             routes=routes,
@@ -82,14 +82,14 @@ class KubernetesApi:
                 listener = tcp_listener("127.0.0.1", self._settings.api_port)
                 access = ApiAccess(layout.api)
                 tls = Tls(access.server.certificate, access.server.key, access.ca.certificate)
-                outside = identified(self._application, by_credentials(self._authenticate))
+                outside = identified(self._application, by_credentials(self.authenticate))
                 tasks.create_task(serve(outside, listener, tls), name="API on TCP")
                 url = f"https://127.0.0.1:{self._settings.api_port}"
                 write_secret(layout.kubeconfig, access.kubeconfig(self._settings.name, url))
             socket = unix_listener(layout.api_socket)
             tasks.create_task(serve(identified(self._application, owner), socket), name="API on a socket")
 
-    def _authenticate(self, token: str) -> User | None:
+    def authenticate(self, token: str) -> User | None:
         """Whose token that is; nobody's once its account is gone or was made anew."""
         account = self._tokens.read(token)
         row = self._store.get(ref_of_kind(ServiceAccount, account.namespace, account.name)) if account else None

@@ -129,6 +129,7 @@ def _listeners(settings: Settings) -> list[tuple[str, int, str]]:
         (settings.host, settings.gateway_port, "--gateway-port"),
         (settings.host, settings.https_port, "--https-port"),
         ("127.0.0.1", settings.console_port, "--console-port"),
+        ("127.0.0.1", settings.debug_port, "--debug-port"),
         ("127.0.0.1", settings.api_port, "--api-port"),
         ("127.0.0.1", settings.xds_port, "--xds-port"),
         ("127.0.0.1", settings.plaintext_xds_port, "--plaintext-xds-port"),

@@ -19,6 +19,7 @@ from lateen.daemon.settings import Settings, read
 from lateen.lib.errors import LateenError
 
 _PR_SET_PDEATHSIG = 1
+_TRIM_S = 30.0
 
 
 Serve = Callable[[Settings], Awaitable[None]]
@@ -69,6 +70,15 @@ def _enter() -> Settings:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # what it starts sets its own, or is ours too
     return read(Path(file))
+
+
+async def return_memory() -> None:
+    """Gives free memory back to the system from time to time, until cancelled: what many connections needed once
+    stays with the C library otherwise. Without effect where it is not glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    while trim is not None:
+        await asyncio.sleep(_TRIM_S)
+        await asyncio.to_thread(trim, 0)
 
 
 def open_files() -> int:

@@ -52,6 +52,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     console_port: Port = 20001
     """The control plane's pages, on loopback always; 0: off."""
 
+    debug_port: Port = 15014
+    """The control plane's metrics and debug paths, on loopback always; 0: off."""
+
     api_port: Port = 6443
     """The Kubernetes API with TLS, on loopback always; 0: off (the mesh's own programs use a Unix socket)."""
 

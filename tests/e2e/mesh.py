@@ -42,6 +42,7 @@ class Mesh:
             "gateway_port": free_port(),
             "https_port": free_port(),
             "console_port": free_port(),
+            "debug_port": free_port(),
             "api_port": free_port(),
             "xds_port": 0,
         }

@@ -91,6 +91,19 @@ class Attacked(ControlPlane):
         async with grpc.aio.secure_channel(self.xds, credentials, options=options) as channel:
             yield channel
 
+    @asynccontextmanager
+    async def open_stream(self, channel: grpc.aio.Channel, node: str) -> AsyncIterator[None]:
+        """A stream that has got its clusters and stays."""
+        request = DeltaDiscoveryRequest(type_url=CLUSTER)
+        request.node.id = node
+        call = channel.stream_stream(ADS, DeltaDiscoveryRequest.SerializeToString, DeltaDiscoveryResponse.FromString)()
+        await call.write(request)
+        assert isinstance(await asyncio.wait_for(call.read(), 30), DeltaDiscoveryResponse)
+        try:
+            yield
+        finally:
+            call.cancel()
+
     async def ask(
         self, channel: grpc.aio.Channel, node: str, type_url: str, *names: str, **metadata: str
     ) -> DeltaDiscoveryResponse:
@@ -109,6 +122,20 @@ class Attacked(ControlPlane):
                 return answer
         finally:
             call.cancel()
+
+    async def account_token(self, namespace: str, name: str, *roles: str) -> str:
+        """A token for the API of a service account that is made with some roles everywhere."""
+        account = {"kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
+        await self.client.create({"apiVersion": "v1", **account})
+        group = "rbac.authorization.k8s.io"
+        for role in roles:
+            binding: Json = {"apiVersion": f"{group}/v1", "kind": "ClusterRoleBinding"}
+            binding["metadata"] = {"name": f"{namespace}-{name}-{role.replace(':', '-')}"}
+            binding["roleRef"] = {"apiGroup": group, "kind": "ClusterRole", "name": role}
+            binding["subjects"] = [{"kind": "ServiceAccount", "name": name, "namespace": namespace}]
+            await self.client.create(binding)
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        return (await self.client.post(path, {"spec": {}}))["status"]["token"]
 
     @property
     def open_files(self) -> int:

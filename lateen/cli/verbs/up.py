@@ -44,6 +44,7 @@ class Progress:
 @click.option("--gateway-port", type=int, help="The gateway's HTTP port on this machine; default 8080, 0: off.")
 @click.option("--https-port", type=int, help="The gateway's HTTPS port on this machine; default 8443, 0: off.")
 @click.option("--console-port", type=int, help="The control plane's pages; default 20001, 0: off.")
+@click.option("--debug-port", type=int, help="Metrics and debug paths, on loopback; default 15014, 0: off.")
 @click.option("--api-port", type=int, help="The Kubernetes API, on loopback; default 6443, 0: off.")
 @click.option("--xds-port", type=int, help="xDS with TLS on loopback; default 15012, 0: off.")
 @click.option("--vm-host", help="The address of this machine where virtual machines join the mesh; default: none may.")

@@ -42,7 +42,7 @@ def alive(pid: int) -> bool:
 def started() -> Iterator[tuple[Settings, Path, subprocess.Popen[bytes]]]:
     with tempfile.TemporaryDirectory(prefix="lateen-") as directory:
         flags = {"name": "sup", "state_dir": f"{directory}/a state", "run_dir": f"{directory}/r"}
-        ports = dict.fromkeys(("gateway_port", "https_port", "console_port", "api_port", "xds_port"), 0)
+        ports = dict.fromkeys(("gateway_port", "https_port", "console_port", "debug_port", "api_port", "xds_port"), 0)
         settings = settings_module.load(None, {}, {**flags, **ports})
         layout = settings.layout()
         for path in (layout.state, layout.run, layout.logs, layout.run / "pods"):
