@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import zlib
 from collections.abc import Callable
 from typing import Any, Final, cast, get_args
 
@@ -15,11 +18,15 @@ from lateen.apiserver.bodies import decoded, number
 from lateen.apiserver.deletion import Delete, Propagation
 from lateen.apiserver.errors import BadRequestError, MediaTypeError
 from lateen.apiserver.merge import merge_patch
+from lateen.apiserver.positions import locate
 from lateen.apiserver.rows import Row
 from lateen.apiserver.targets import Target
 from lateen.apiserver.users import User
 from lateen.apiserver.validation import FieldValidation
 
+SOURCE: Final = "lateen-source"
+"""The header that says where each field of a document stands in its file."""
+_SOURCE_BYTES: Final = 1 << 20
 _FIELD_VALIDATION: Final[tuple[str, ...]] = get_args(FieldValidation)
 _PROPAGATION: Final[tuple[str, ...]] = get_args(Propagation)
 
@@ -51,6 +58,25 @@ class Call(msgspec.Struct, frozen=True):
         if len(given) > 128:
             raise BadRequestError("fieldManager has more than 128 characters", remedy="choose a shorter name")
         return given or self.request.headers.get("user-agent", "").partition("/")[0][:128] or "unknown"
+
+    @property
+    def author(self) -> str:
+        """Whom the change is put down to: the person at lateen's command line, else the manager."""
+        program, _, person = self.request.headers.get("user-agent", "").partition(" (")
+        return person.removesuffix(")")[:128] if program == "lateen" and person else self.manager
+
+    @property
+    def source(self) -> bytes:
+        """Where the document was written (see `positions`), as lateen's command line says; empty when nobody does."""
+        said = self.request.headers.get(SOURCE, "")
+        if not said:
+            return b""
+        try:
+            text = zlib.decompressobj().decompress(base64.b64decode(said, validate=True), _SOURCE_BYTES)
+            locate(text, "")
+        except (binascii.Error, ValueError, zlib.error, msgspec.DecodeError):
+            raise BadRequestError(f"the header {SOURCE} cannot be read", remedy="leave it out") from None
+        return text
 
     @property
     def unknown(self) -> FieldValidation:

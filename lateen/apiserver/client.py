@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -22,16 +22,16 @@ import msgspec
 from lateen.api import kinds
 from lateen.api.kinds import Kind
 from lateen.api.struct import Json
-from lateen.apiserver.errors import BadRequestError, GoneError, UnreachableError, from_status
-from lateen.apiserver.results import Applied, ApplyResult
+from lateen.apiserver.calls import SOURCE
+from lateen.apiserver.errors import ApiError, BadRequestError, GoneError, UnreachableError, from_status
 from lateen.lib.findings import Finding
 from lateen.lib.imports import without
 
 with without("rich"):
     import httpx
 
-__all__ = ["Applied", "ApplyResult", "Client", "Event", "Listing", "path_of"]
-
+MANAGER: Final = "lateen"
+"""The field manager of what the command line applies."""
 _TIMEOUT_S: Final = 30
 _RETRY_FIRST_S: Final = 0.05
 _RETRY_LAST_S: Final = 2.0
@@ -55,20 +55,25 @@ class Event(msgspec.Struct, frozen=True):
 
 def path_of(kind: Kind, namespace: str = "", name: str = "", api_version: str = "") -> str:
     """The Kubernetes path of a collection or an object."""
-    version = api_version or kind.api_version
-    parts = [f"/apis/{version}" if kind.group else f"/api/{version}"]
-    if kind.namespaced and namespace:
+    return place(api_version or kind.api_version, kind.plural, namespace if kind.namespaced else "", name)
+
+
+def place(api_version: str, plural: str, namespace: str, name: str) -> str:
+    """The same for kinds that only the server knows."""
+    parts = [f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"]
+    if namespace:
         parts.append(f"namespaces/{namespace}")
-    parts.append(kind.plural)
+    parts.append(plural)
     if name:
         parts.append(name)
     return "/".join(parts)
 
 
 class Client:
-    """Connections to one control plane; `close` when done. `async with` does it as well."""
+    """Connections to one control plane; `close` when done. `async with` does it as well. `author`: whom changes are
+    put down to."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, author: str = "") -> None:
         self._socket = socket
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=8)
         transport = httpx.AsyncHTTPTransport(uds=str(socket), limits=limits, verify=_NO_TLS)
@@ -76,7 +81,7 @@ class Client:
             transport=transport,
             base_url="http://lateen",
             timeout=_TIMEOUT_S,
-            headers={"user-agent": "lateen"},
+            headers={"user-agent": f"lateen ({author})" if author else "lateen"},
             params={"fieldValidation": "Strict"},
         )
 
@@ -193,27 +198,30 @@ class Client:
         path = path_of(_kind(kind), _namespace(kind, namespace), name) + f"/findings/{origin}"
         await self._json("PUT", path, msgspec.to_builtins(list(findings)))
 
-    async def apply(
-        self,
-        files: Sequence[tuple[str, str]],
-        *,
-        namespace: str = "default",
-        dry_run: bool = False,
-        author: str = "",
-    ) -> ApplyResult:
-        """Applies files (name, text) as one transaction: all of their objects, or none with the reasons."""
-        return await self._files("apply", files, namespace, dry_run, author)
+    async def apply(self, path: str, document: Json, *, dry_run: bool = False, source: str = "") -> Json:
+        """Server-side apply of an object by its path, as the manager `lateen`, forced; the object then. `source`: where
+        it was written, see `lateen.apiserver.applying`."""
+        params = _query(fieldManager=MANAGER, force="true", dryRun="All" if dry_run else "")
+        headers = {"content-type": "application/apply-patch+yaml", **({SOURCE: source} if source else {})}
+        return await self._json("PATCH", path, document, params=params, headers=headers)
 
-    async def delete_files(
-        self,
-        files: Sequence[tuple[str, str]],
-        *,
-        namespace: str = "default",
-        dry_run: bool = False,
-        author: str = "",
-    ) -> ApplyResult:
-        """Deletes what the files name, as one transaction."""
-        return await self._files("delete", files, namespace, dry_run, author)
+    async def send(self, method: str, path: str, *, params: dict[str, str] | None = None) -> Json:
+        """A request without a body by its path, its JSON answer."""
+        return await self._json(method, path, params=params)
+
+    async def resource(self, api_version: str, kind: str) -> tuple[str, bool] | None:
+        """Plural of a kind that the server has, and whether it is in namespaces; None for one that it has not."""
+        at = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+        try:
+            listed = (await self._json("GET", at))["resources"]
+        except ApiError as error:
+            if isinstance(error, UnreachableError):
+                raise
+            return None
+        return next(
+            ((each["name"], each["namespaced"]) for each in listed if each["kind"] == kind and "/" not in each["name"]),
+            None,
+        )
 
     async def post(self, path: str, body: Any = None) -> Json:
         """Another request of lateen's own (`/lateen/v1/...`), its JSON answer."""
@@ -224,20 +232,6 @@ class Client:
         return await self._json("GET", path, params=_query(**query))
 
     # -- inside ----------------------------------------------------------------------------------------
-
-    async def _files(
-        self, verb: str, files: Sequence[tuple[str, str]], namespace: str, dry_run: bool, author: str
-    ) -> ApplyResult:
-        body = {
-            "files": [{"name": name, "text": text} for name, text in files],
-            "namespace": namespace,
-            "dryRun": dry_run,
-            "author": author,
-        }
-        answer = await self._request("POST", f"/lateen/v1/{verb}", body)
-        if answer.status_code not in (200, 422):
-            raise from_status(_status(answer.content))
-        return msgspec.json.decode(answer.content, type=ApplyResult)
 
     async def _json(
         self,

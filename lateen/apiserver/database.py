@@ -27,7 +27,7 @@ _DELETED_KEPT = 5_000
 _TABLES = """
 CREATE TABLE objects (
     ref TEXT PRIMARY KEY, api_version TEXT NOT NULL, metadata BLOB NOT NULL, body BLOB NOT NULL, status BLOB NOT NULL,
-    revision INTEGER NOT NULL, generation INTEGER NOT NULL, author TEXT NOT NULL, applied BLOB NOT NULL,
+    revision INTEGER NOT NULL, generation INTEGER NOT NULL, author TEXT NOT NULL,
     source BLOB NOT NULL, findings BLOB NOT NULL, held TEXT, good_metadata BLOB, good_body BLOB,
     managed BLOB NOT NULL
 ) STRICT;
@@ -73,9 +73,9 @@ class Database:
 
     def rows(self) -> Iterator[Row]:
         """Every object."""
-        names = "ref, api_version, metadata, body, status, revision, generation, author, applied, source, findings"
+        names = "ref, api_version, metadata, body, status, revision, generation, author, source, findings"
         query = self._db.execute(f"SELECT {names}, held, good_metadata, good_body, managed FROM objects ORDER BY ref")  # noqa: S608
-        for ref, api_version, metadata, body, status, revision, generation, author, applied, source, *rest in query:
+        for ref, api_version, metadata, body, status, revision, generation, author, source, *rest in query:
             findings, held, good_metadata, good_body, managed = rest
             facts = facts_of(msgspec.json.decode(metadata))
             said: dict[str, msgspec.Raw] = msgspec.json.decode(findings, type=dict[str, msgspec.Raw])
@@ -88,7 +88,6 @@ class Database:
                 revision=revision,
                 generation=generation,
                 author=author,
-                applied=applied,
                 source=source,
                 findings={origin: bytes(part) for origin, part in said.items()},
                 held=None if held is None else Held(held, good_metadata, good_body),
@@ -134,7 +133,7 @@ class Database:
         else:
             held = after.held
             self._db.execute(
-                "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     ref,
                     after.api_version,
@@ -144,7 +143,6 @@ class Database:
                     after.revision,
                     after.generation,
                     after.author,
-                    after.applied,
                     after.source,
                     msgspec.json.encode({origin: msgspec.Raw(part) for origin, part in after.findings.items()}),
                     held.reason if held else None,

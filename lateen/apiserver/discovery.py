@@ -46,6 +46,7 @@ REVIEWS: Final[Mapping[tuple[str, str], Sequence[tuple[str, str, bool]]]] = {
         ("selfsubjectreviews", "SelfSubjectReview", False),
         ("tokenreviews", "TokenReview", False),
     ),
+    ("lateen.io", "v1"): (("findingsreviews", "FindingsReview", False),),
 }
 """Questions that look like objects: they can be created, and nothing is kept."""
 

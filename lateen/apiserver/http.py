@@ -2,7 +2,6 @@
 
     /api/v1/..., /apis/GROUP/VERSION/...       objects, see `targets`; reading, writing
     /api, /apis, /openapi/v2, /openapi/v3      what there is, see `discovery`
-    /lateen/v1/apply, /lateen/v1/delete        POST whole files
     /lateen/v1/history?ref=KIND.GROUP/NS/NAME  GET
     /lateen/v1/usage                           POST what Pods use, see `measures`
     /lateen/v1/revisions, /at, /diff, /rollback  see `past`
@@ -17,9 +16,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import structlog
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
@@ -28,10 +26,10 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from lateen.apiserver import files, streams
+from lateen.apiserver import streams
 from lateen.apiserver.access import Guard
 from lateen.apiserver.admission import Admission
-from lateen.apiserver.bodies import FILES_BYTES, body, decoded, document
+from lateen.apiserver.bodies import document
 from lateen.apiserver.calls import Call
 from lateen.apiserver.credentials import acting_as
 from lateen.apiserver.discovery import REVIEWS, Discovery
@@ -50,13 +48,13 @@ from lateen.apiserver.past import past_routes
 from lateen.apiserver.rbac import Roles
 from lateen.apiserver.reading import Reader, truth
 from lateen.apiserver.resources import Resources
-from lateen.apiserver.reviews import Reviews
+from lateen.apiserver.reviews import Analyse, Reviews
 from lateen.apiserver.shown import json_response
 from lateen.apiserver.store import Store, utc_now
 from lateen.apiserver.structural import structural
 from lateen.apiserver.targets import Attributes, Target, attributes, parse
 from lateen.apiserver.users import MASTERS, OWNER, Authenticator, User
-from lateen.apiserver.validation import Validator
+from lateen.apiserver.validation import Check, Validator
 from lateen.apiserver.writing import Editor
 from lateen.lib.ids import parse_ref
 
@@ -74,8 +72,8 @@ _log = structlog.stdlib.get_logger("lateen.apiserver.http")
 def application(
     store: Store,
     *,
-    check: files.Check,
-    analyse: files.Analyse,
+    check: Check,
+    analyse: Analyse,
     ready: Callable[[], bool],
     resources: Resources | None = None,
     authenticate: Authenticator = lambda token: None,
@@ -86,8 +84,8 @@ def application(
 ) -> Starlette:
     """The API as an ASGI application, for `identified` to be put around.
 
-    `check` and `analyse`: see `files`; `parts`: by plural and part; `pods`: None where none run; `routes`: lateen's
-    own, more of them.
+    `check`, `analyse`: what is said of a document, and of objects in the mesh (`validation`, `reviews`); `parts`: by
+    plural and part; `pods`: None where none run; `routes`: lateen's own, more of them.
     """
     if resources is None:
         resources = Resources(store.rows())
@@ -98,9 +96,9 @@ def application(
         served[("pods", "log")] = streams.log_part(pods)
         served |= {("pods", part): streams.spdy_refused for part in _STREAMED}
     measures = Measures(store)
-    api = _Api(store, resources, roles, check, Reviews(roles, authenticate), served, measures, now)
+    api = _Api(store, resources, roles, check, Reviews(roles, authenticate, analyse), served, measures, now)
     sockets = _Sockets(roles, pods)
-    own = _Own(store, check, analyse, ready)
+    own = _Own(store, ready)
     return Starlette(
         routes=[
             *(_by_path(each, roles) for each in routes),
@@ -118,8 +116,6 @@ def application(
             Route("/openapi/v3/api/{version}", api.openapi),
             Route("/openapi/v3/apis/{group}/{version}", api.openapi),
             Route("/version", api.version),
-            Route("/lateen/v1/apply", own.apply, methods=["POST"]),
-            Route("/lateen/v1/delete", own.delete, methods=["POST"]),
             Route("/lateen/v1/history", own.history),
             Route("/lateen/v1/usage", measures.take, methods=["POST"]),
             Route("/healthz", own.healthy),
@@ -202,7 +198,7 @@ class _Api:
         store: Store,
         resources: Resources,
         roles: Roles,
-        check: files.Check,
+        check: Check,
         reviews: Reviews,
         parts: Mapping[tuple[str, str], Part],
         measures: Measures,
@@ -320,7 +316,7 @@ class _Api:
         group, _ = _group_version(request)
         self._allow(request, Attributes("create", group, plural, "", namespace))
         asked = await document(request)
-        return json_response(self._reviews.answer(kind, asked, _user(request), namespace), 201)
+        return json_response(await self._reviews.answer(kind, asked, _user(request), namespace), 201)
 
     # -- access ----------------------------------------------------------------------------------------
 
@@ -359,19 +355,9 @@ _STREAMED: Final = {"exec": streams.execute, "portforward": streams.forward}
 class _Own:
     """lateen's part."""
 
-    def __init__(self, store: Store, check: files.Check, analyse: files.Analyse, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, store: Store, is_ready: Callable[[], bool]) -> None:
         self._store = store
-        self._check = check
-        self._analyse = analyse
         self._is_ready = is_ready
-
-    async def apply(self, request: Request) -> Response:
-        asked = decoded(await body(request, FILES_BYTES), files.Request)
-        return _result(await files.apply(self._store, asked, self._check, self._analyse))
-
-    async def delete(self, request: Request) -> Response:
-        asked = decoded(await body(request, FILES_BYTES), files.Request)
-        return _result(await files.delete(self._store, asked))
 
     async def history(self, request: Request) -> Response:
         try:
@@ -393,10 +379,6 @@ def _user(request: Request) -> User:
 
 def _group_version(request: Request) -> tuple[str, str]:
     return request.path_params.get("group", ""), request.path_params["version"]
-
-
-def _result(result: Any) -> Response:
-    return json_response(msgspec.json.encode(result), 200 if result.applied else 422)
 
 
 async def _refusal(_: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""How two JSON objects become one: JSON merge patch (RFC 7386), and the three-way merge of `apply`."""
+"""How two JSON objects become one: JSON merge patch (RFC 7386)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,4 @@ def merge_patch(target: Any, patch: Any) -> Any:
             merged.pop(key, None)
         else:
             merged[key] = merge_patch(merged.get(key), value)
-    return merged
-
-
-def three_way(applied: Json, current: Json, wanted: Json) -> Json:
-    """What `apply` makes of an object: fields of the last apply that are gone now are removed, wanted ones set, and
-    those that others have set (an allocated address, say) stay. Lists are single values."""
-    merged = {key: value for key, value in current.items() if key in wanted or key not in applied}
-    for key, value in wanted.items():
-        there, before = merged.get(key), applied.get(key)
-        if isinstance(value, dict) and isinstance(there, dict):
-            merged[key] = three_way(
-                before if isinstance(before, dict) else {},  # pyright: ignore[reportUnknownArgumentType]
-                there,  # pyright: ignore[reportUnknownArgumentType]
-                value,  # pyright: ignore[reportUnknownArgumentType]
-            )
-        else:
-            merged[key] = value
     return merged

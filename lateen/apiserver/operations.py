@@ -17,12 +17,13 @@ import msgspec
 from lateen.api.struct import Json
 from lateen.apiserver.deletion import end, remove
 from lateen.apiserver.errors import ConflictError, ExistsError, InvalidError, NotFoundError
-from lateen.apiserver.merge import three_way
 from lateen.apiserver.rows import Row, Version, facts_of
 from lateen.apiserver.transactions import Transaction, check_preconditions, existing, metadata_of, ref_of
 from lateen.lib.findings import Finding
 from lateen.lib.ids import Ref
 
+CHECK = "check"
+"""The origin of what an object's own checks say."""
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _OWNED = (
     "uid",
@@ -46,10 +47,13 @@ class Operation(Protocol):
 
 
 class Create(msgspec.Struct, frozen=True):
-    """A new object; `metadata.generateName` gets five letters when there is no name. `managed`: see `Row`."""
+    """A new object; `metadata.generateName` gets five letters when there is no name. `managed`, `source`: see `Row`;
+    `checked`: what its checks say of it."""
 
     document: Json
     managed: bytes = b""
+    source: bytes = b""
+    checked: tuple[Finding, ...] = ()
 
     def run(self, tx: Transaction) -> Row | None:
         document = self.document
@@ -63,52 +67,46 @@ class Create(msgspec.Struct, frozen=True):
         ref = ref_of(document)
         if tx.row(ref) is not None:
             raise ExistsError(f"{ref.short} exists already", remedy="replace it, or use another name")
-        return _create(tx, ref, document, {"managed": self.managed})
+        said = {"managed": self.managed, "source": self.source, "findings": _with_checked(None, self.checked)}
+        return _create(tx, ref, document, said)
 
 
 class Replace(msgspec.Struct, frozen=True):
     """The object as a whole. With resourceVersion or uid in its metadata: only that very version or object.
-    `managed` None leaves the managers of its fields as they are; `with_status`: the status is part of the object."""
+    `managed` None leaves the managers of its fields as they are; `with_status`: the status is part of the object.
+    `source` is where it was written; without one, what was known is void once the body changes. `checked`: see
+    Create."""
 
     document: Json
     managed: bytes | None = None
     with_status: bool = False
+    source: bytes = b""
+    checked: tuple[Finding, ...] = ()
 
     def run(self, tx: Transaction) -> Row | None:
         row = existing(tx, ref_of(self.document))
         check_preconditions(row, self.document)
         said: dict[str, Any] = {} if self.managed is None else {"managed": self.managed}
+        said["findings"] = _with_checked(row.findings, self.checked)
+        if self.source:
+            said["source"] = self.source
+        elif row.source and not _same(msgspec.json.encode(_body(self.document)), row.body):
+            said["source"] = b""
         if self.with_status:
             said["status"] = msgspec.json.encode(self.document.get("status") or {})
         return _update(tx, row, self.document, said)
 
 
-class Apply(msgspec.Struct, frozen=True):
-    """Create, or merge with what is there (`merge.three_way`). `source` and `findings` go with the object."""
+class Put(msgspec.Struct, frozen=True):
+    """The object as it is given, whether or not it is there. `source`: see `Row`."""
 
     document: Json
     source: bytes = b""
-    findings: tuple[Finding, ...] = ()
 
     def run(self, tx: Transaction) -> Row | None:
-        ref = ref_of(self.document)
-        asked = {key: value for key, value in self.document.items() if key not in ("apiVersion", "kind", "status")}
-        given: Json = self.document.get("metadata") or {}
-        asked["metadata"] = {key: value for key, value in given.items() if key not in _OWNED}
-        applied = msgspec.json.encode(asked)
-        row = tx.row(ref)
-        findings = {"check": msgspec.json.encode(self.findings)} if self.findings else {}
-        said: dict[str, Any] = {"applied": applied, "source": self.source}
-        if row is None:
-            wanted = {key: value for key, value in self.document.items() if key != "status"}
-            return _create(tx, ref, wanted, {**said, "findings": findings})
-        kept = {origin: part for origin, part in row.findings.items() if origin != "check"}
-        metadata: Json = msgspec.json.decode(row.metadata)
-        current: Json = {"metadata": metadata, **msgspec.json.decode(row.body)}
-        before: Json = msgspec.json.decode(row.applied) if row.applied else {}
-        merged = three_way(before, current, asked)
-        merged |= {"apiVersion": self.document["apiVersion"], "kind": ref.kind}
-        return _update(tx, row, merged, {**said, "findings": {**findings, **kept}})
+        there = tx.row(ref_of(self.document)) is not None
+        operation = Replace(self.document, source=self.source) if there else Create(self.document, source=self.source)
+        return operation.run(tx)
 
 
 class PutStatus(msgspec.Struct, frozen=True):
@@ -148,14 +146,11 @@ class Restore(msgspec.Struct, frozen=True):
         if self.version is None:
             return end(tx, row) if row is not None else None
         document = self.version.document()
-        asked = {key: value for key, value in document.items() if key not in ("apiVersion", "kind")}
-        asked["metadata"] = {key: value for key, value in document["metadata"].items() if key not in _OWNED}
-        findings = {"check": msgspec.json.encode(self.findings)} if self.findings else {}
-        said: dict[str, Any] = {"applied": msgspec.json.encode(asked), "source": b""}
+        findings = _with_checked(row.findings if row is not None else None, self.findings)
+        said: dict[str, Any] = {"source": b"", "findings": findings}
         if row is not None:
-            kept = {origin: part for origin, part in row.findings.items() if origin != "check"}
-            return _update(tx, row, document, {**said, "findings": {**findings, **kept}})
-        return _create(tx, self.ref, document, {**said, "findings": findings}, document["metadata"])
+            return _update(tx, row, document, said)
+        return _create(tx, self.ref, document, said, document["metadata"])
 
 
 class SetConditions(msgspec.Struct, frozen=True):
@@ -200,6 +195,12 @@ class SetFindings(msgspec.Struct, frozen=True):
         if self.findings:
             findings[self.origin] = encoded
         return tx.put(msgspec.structs.replace(row, findings=findings))
+
+
+def _with_checked(findings: Mapping[str, bytes] | None, checked: tuple[Finding, ...]) -> dict[str, bytes]:
+    """An object's findings by origin, with these of its checks."""
+    others = {origin: part for origin, part in (findings or {}).items() if origin != CHECK}
+    return {CHECK: msgspec.json.encode(checked), **others} if checked else others
 
 
 def _create(tx: Transaction, ref: Ref, document: Json, said: dict[str, Any], before: Json | None = None) -> Row:

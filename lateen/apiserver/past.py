@@ -18,10 +18,10 @@ from starlette.routing import BaseRoute, Route
 
 from lateen.api.struct import Json
 from lateen.apiserver.errors import ApiError, BadRequestError, InvalidError, NotFoundError
-from lateen.apiserver.files import Check
 from lateen.apiserver.operations import Restore
 from lateen.apiserver.rows import Version
 from lateen.apiserver.store import Store
+from lateen.apiserver.validation import Check
 from lateen.lib.findings import Finding, Level
 from lateen.lib.ids import Ref, parse_ref
 from lateen.lib.yaml import Document

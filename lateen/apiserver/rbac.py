@@ -198,7 +198,8 @@ def _view() -> list[Json]:
         _rule((group,), [each for each in resources if each != "secrets"], _READ) for group, resources in _WORKLOADS
     ]
     measures = _rule(("metrics.k8s.io",), ("pods",), ("get", "list"))
-    return [*rules, _rule(("",), ("namespaces",), _READ), measures, _rule(_MESH, ("*",), _READ)]
+    findings = _rule(("lateen.io",), ("findingsreviews",), ("create",))
+    return [*rules, _rule(("",), ("namespaces",), _READ), measures, findings, _rule(_MESH, ("*",), _READ)]
 
 
 def _edit() -> list[Json]:

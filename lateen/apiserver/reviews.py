@@ -1,33 +1,45 @@
-"""Questions about access: may I, who am I, what may I, whose token is that.
+"""Questions: may I, who am I, what may I, whose token is that; and what the mesh says of objects (FindingsReview).
 
 Source: https://kubernetes.io/docs/reference/access-authn-authz/authorization/ (checking API access).
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from lateen.api.core.access import PolicyRule
+from lateen.api.kinds import by_group
 from lateen.api.struct import Json, list_at, map_at
-from lateen.apiserver.errors import BadRequestError
+from lateen.apiserver.errors import BadRequestError, ForbiddenError
 from lateen.apiserver.rbac import Roles
 from lateen.apiserver.targets import Attributes
 from lateen.apiserver.users import MASTERS, Authenticator, User
+from lateen.lib.findings import Finding
+from lateen.lib.ids import Ref
+
+Analyse = Callable[[Sequence[Ref]], Awaitable[Sequence[Finding]]]
+"""What the mesh as it is now has to say about objects."""
 
 
 class Reviews:
-    """Answers from the roles of a store."""
+    """Answers from the roles of a store, and from the mesh."""
 
-    def __init__(self, roles: Roles, authenticate: Authenticator) -> None:
+    def __init__(self, roles: Roles, authenticate: Authenticator, analyse: Analyse) -> None:
         self._roles = roles
         self._authenticate = authenticate
+        self._analyse = analyse
 
-    def answer(self, kind: str, asked: Json, user: User, namespace: str) -> Json:
+    async def answer(self, kind: str, asked: Json, user: User, namespace: str) -> Json:
         """The document with its status. BadRequestError when the question cannot be read."""
         spec = map_at(asked, "spec")
         match kind:
+            case "FindingsReview":
+                status: Json = {"findings": await self._findings(user, spec)}
             case "SelfSubjectReview":
-                status: Json = {"userInfo": _user(user)}
+                status = {"userInfo": _user(user)}
             case "SelfSubjectAccessReview":
                 status = self._access(user, spec)
             case "SubjectAccessReview" | "LocalSubjectAccessReview":
@@ -43,6 +55,22 @@ class Reviews:
                 if found is not None:
                     status["user"] = _user(found)
         return {**asked, "kind": kind, "status": status}
+
+    async def _findings(self, user: User, spec: Json) -> list[Any]:
+        """What the mesh has to say about the objects named, once all changes are in force."""
+        try:
+            refs = msgspec.convert(list_at(spec, "objects"), list[Ref])
+        except msgspec.ValidationError as error:
+            raise BadRequestError(
+                f"spec.objects: {error}", remedy="list objects by group, kind, namespace and name"
+            ) from None
+        for ref in refs:
+            kind = by_group(ref.group, ref.kind)
+            plural = kind.plural if kind is not None else f"{ref.kind.lower()}s"
+            why_not = self._roles(user, Attributes("get", ref.group, plural, "", ref.namespace, ref.name))
+            if why_not is not None:
+                raise ForbiddenError(f"{ref.short} is forbidden: {why_not}", remedy="name objects that you may read")
+        return [msgspec.to_builtins(each) for each in await self._analyse(refs)]
 
     def _access(self, user: User, spec: Json) -> Json:
         said: Any = spec.get("resourceAttributes")

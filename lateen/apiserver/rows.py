@@ -26,9 +26,9 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One object at one revision. `applied` is what the last `apply` asked for, `source` where it was written
-    (`{"file", "lines": {path: [line, column]}}`), `findings` a JSON list for each origin, `managed` the JSON list of
-    `metadata.managedFields`. `labels`, `owners` (uids) and `deleting` are read off the metadata."""
+    """One object at one revision. `source` is where it was written (`{"file", "lines": {path: [line, column]}}`),
+    `findings` a JSON list for each origin, `managed` the JSON list of `metadata.managedFields`. `labels`, `owners`
+    (uids) and `deleting` are read off the metadata."""
 
     ref: Ref
     api_version: str
@@ -38,7 +38,6 @@ class Row(msgspec.Struct, frozen=True):
     revision: int
     generation: int
     author: str = ""
-    applied: bytes = b""
     source: bytes = b""
     findings: Mapping[str, bytes] = {}
     held: Held | None = None

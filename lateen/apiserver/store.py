@@ -6,7 +6,7 @@ Everything else runs in the event loop and never waits for the disk: reads come 
 watches from a ring of the latest changes, so a slow reader is told to list again (410) instead of growing a queue.
 
     store = await Store.open(path)
-    rows = await store.write([Apply(document)], author="me")
+    rows = await store.write([Create(document)], author="me")
     async for changes in store.changes(("", "Pod"), since=store.revision): ...
 """
 

@@ -32,10 +32,11 @@ class Check(Protocol):
 
 
 class Validated(msgspec.Struct, frozen=True):
-    """A document as it may be stored, and what its author should hear."""
+    """A document as it may be stored, what its author should hear, and what there is to say of it that is no error."""
 
     document: Json
     warnings: Sequence[str] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 class Validator:
@@ -62,12 +63,13 @@ class Validator:
         strange = [each for each in found if about_unknown_field(each)]
         warnings: list[str] = []
         if strange:
-            warnings = self._strange(resource, [each.path for each in strange], strange, unknown)
+            wrong = [each for each in found if each.level is Level.ERROR]
+            warnings = self._strange(resource, [each.path for each in strange], wrong, unknown)
             document = without(document, [each.path for each in strange])
             found = self._check(Document(document, ""))
         _refuse(resource, document, [each for each in found if each.level is Level.ERROR])
         warnings += [_words(each) for each in found if each.level is Level.WARNING]
-        return Validated(document, warnings)
+        return Validated(document, warnings, tuple(each for each in found if each.level is not Level.ERROR))
 
     def _custom(
         self, resource: Resource, form: Form, document: Json, before: Json | None, unknown: FieldValidation

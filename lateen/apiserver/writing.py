@@ -23,6 +23,7 @@ from lateen.apiserver.deletion import Delete
 from lateen.apiserver.errors import BadRequestError, ConflictError, InvalidError, NotFoundError
 from lateen.apiserver.managed import Entry, Writer
 from lateen.apiserver.operations import Create, Operation, PutStatus, Replace, SetFindings
+from lateen.apiserver.positions import placed
 from lateen.apiserver.reading import Reader, not_found, selector_of
 from lateen.apiserver.resources import Resources, Scale, value_at
 from lateen.apiserver.rows import Row
@@ -30,7 +31,7 @@ from lateen.apiserver.scale import scale_document, with_replicas
 from lateen.apiserver.shown import Shown, json_response
 from lateen.apiserver.store import Store
 from lateen.apiserver.targets import Target
-from lateen.apiserver.validation import Validator
+from lateen.apiserver.validation import Validated, Validator
 from lateen.lib.findings import Finding
 from lateen.lib.ids import Ref
 
@@ -170,11 +171,13 @@ class Editor:
             asked = {name: part for name, part in asked.items() if name != "status"}
         asked = self._stored(asked, target)
         asking = Admitting("CREATE", target, call.user, call.dry_run, asked, None, call.manager)
-        seen, warnings = await self._admitted(call, asking)
+        found = await self._admitted(call, asking)
+        seen, warnings = found.document, list(found.warnings)
         self._guard.check(call.user, seen, None)
         if entries is None:
             entries = managed.updated((), {}, seen, target.form.schema, self._writer(call))
-        rows = await self._write(call, Create(seen, _encoded(entries)))
+        said = _said(seen, found, call.source)
+        rows = await self._write(call, Create(seen, _encoded(entries), call.source, said))
         row = rows[0]
         assert row is not None
         if row.owners and not call.dry_run:
@@ -197,7 +200,8 @@ class Editor:
             wanted |= {"status": before["status"]} if "status" in before else {}
         version = given.get("resourceVersion") if pinned else str(row.revision)
         asking = Admitting("UPDATE", target, call.user, call.dry_run, wanted, before, call.manager)
-        seen, warnings = await self._admitted(call, asking)
+        found = await self._admitted(call, asking)
+        seen, warnings = found.document, list(found.warnings)
         self._guard.check(call.user, seen, before)
         seen = {**seen, "metadata": {**seen["metadata"], "resourceVersion": version}}
         if entries is None:
@@ -212,22 +216,21 @@ class Editor:
         if target.part == "status":
             operation: Operation = PutStatus(seen, content)
         else:
-            operation = Replace(seen, content, with_status=not target.form.status)
+            said = _said(seen, found, call.source or row.source)
+            operation = Replace(seen, content, not target.form.status, call.source, said)
         rows = await self._write(call, operation)
         return rows[0] or seen, warnings
 
-    async def _admitted(self, call: Call, asking: Admitting) -> tuple[Json, list[str]]:
-        """The document after all webhooks and checks."""
+    async def _admitted(self, call: Call, asking: Admitting) -> Validated:
+        """The document after all webhooks and checks, and what they say."""
         changed, warnings = await self._admission.mutate(asking)
         target = call.target
         if target.part == "status" and target.resource.kind_of is not None:
-            seen = changed
+            found = Validated(changed)
         else:
             found = self._validate(target.resource, target.form, changed, asking.before, call.unknown)
-            seen = found.document
-            warnings += found.warnings
-        warnings += await self._admission.validate(msgspec.structs.replace(asking, document=seen))
-        return seen, warnings
+        more = await self._admission.validate(msgspec.structs.replace(asking, document=found.document))
+        return msgspec.structs.replace(found, warnings=[*warnings, *found.warnings, *more])
 
     async def _end_orphan(self, row: Row) -> None:
         """Ends an object whose owners were gone before it was made."""
@@ -308,7 +311,7 @@ class Editor:
         for row in rows:
             await self._admit_end(call, row)
         operations = [deletion_of(call.request, options, row) for row in rows]
-        await self._store.write(operations, author=call.manager, dry_run=call.dry_run)
+        await self._store.write(operations, author=call.author, dry_run=call.dry_run)
         metadata = {"resourceVersion": str(self._store.revision)}
         return json_response(Shown(call.request, call.target, self._now()).list(rows, metadata))
 
@@ -330,7 +333,7 @@ class Editor:
     # -- inside ----------------------------------------------------------------------------------------
 
     async def _write(self, call: Call, operation: Operation, *, dry_run: bool = False) -> list[Row | None]:
-        return await self._store.write([operation], author=call.manager, dry_run=dry_run or call.dry_run)
+        return await self._store.write([operation], author=call.author, dry_run=dry_run or call.dry_run)
 
     def _writer(self, call: Call) -> Writer:
         part = call.target.part
@@ -345,6 +348,14 @@ class Editor:
         view = call.target.form.view
         content = shown.object(row) if isinstance(row, Row) else msgspec.json.encode(view.show(row) if view else row)
         return with_warnings(json_response(content, status), warnings)
+
+
+def _said(document: Json, found: Validated, source: bytes) -> tuple[Finding, ...]:
+    """What is kept of the checks' findings: nothing about what a controller made, since its template says it."""
+    owners: list[Json] = map_at(document, "metadata").get("ownerReferences") or []
+    if any(each.get("controller") for each in owners):
+        return ()
+    return tuple(placed(each, source) for each in found.findings)
 
 
 def _shown(row: Row, target: Target) -> Json:

@@ -27,7 +27,7 @@ import grpc.aio
 import msgspec
 
 from lateen.api.codec import decode
-from lateen.apiserver.operations import Apply, Operation, PutStatus
+from lateen.apiserver.operations import Operation, Put, PutStatus
 from lateen.apiserver.rows import Change
 from lateen.apiserver.store import Store
 from lateen.bench.lag import measure, percentile_ms
@@ -170,11 +170,11 @@ class Writer:
         if settings.route_writes:
             turn, rest = divmod(i, settings.writes // settings.route_writes)
             if rest == 0:
-                return Apply(route(settings, turn % settings.services, turn % 100))
+                return Put(route(settings, turn % settings.services, turn % 100))
         if settings.endpoint_writes:
             turn, rest = divmod(i, settings.writes // settings.endpoint_writes)
             if rest == 1:
-                return Apply(endpoints(settings, turn % settings.services, turn // settings.services + 1))
+                return Put(endpoints(settings, turn % settings.services, turn // settings.services + 1))
         pod = f"pod{i % settings.streams}"
         meta = {"name": pod, "namespace": f"ns{i % settings.streams % settings.namespaces}"}
         status = {"phase": "Running", "message": f"probe {i}"}
@@ -193,7 +193,7 @@ async def run(settings: Settings, directory: Path) -> Report:
     store = await Store.open(directory / "store.db")
     made = documents(settings)
     for start in range(0, len(made), 100):
-        await store.write([Apply(each) for each in made[start : start + 100]], author="bench")
+        await store.write([Put(each) for each in made[start : start + 100]], author="bench")
     graph = Graph()
     graph.commit(Transaction(put=[(row.ref, decode(row.decode())) for row in store.rows()]))
     ca = open_ca(directory / "ca")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from lateen.apiserver.client import ApplyResult
+from lateen.apiserver.results import ApplyResult
 from lateen.lib.errors import LateenError
 from lateen.lib.findings import Finding, Level
 

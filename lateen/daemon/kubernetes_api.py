@@ -18,7 +18,7 @@ from starlette.routing import Route
 from lateen.api.core.service_account import ServiceAccount
 from lateen.api.objects import ref_of as ref_of_kind
 from lateen.api.struct import list_at, map_at
-from lateen.apiserver import expiry, files, protobuf, rbac
+from lateen.apiserver import expiry, protobuf, rbac
 from lateen.apiserver.bodies import OBJECT_BYTES, body, decoded, media_type, number
 from lateen.apiserver.credentials import account_user, by_credentials
 from lateen.apiserver.definitions import Establisher
@@ -26,11 +26,13 @@ from lateen.apiserver.errors import NotFoundError
 from lateen.apiserver.http import Part, application, identified, owner
 from lateen.apiserver.operations import Create
 from lateen.apiserver.resources import Resources
+from lateen.apiserver.reviews import Analyse
 from lateen.apiserver.serving import Tls, serve, tcp_listener, unix_listener
 from lateen.apiserver.shown import json_response
 from lateen.apiserver.store import Store
 from lateen.apiserver.transactions import ref_of
 from lateen.apiserver.users import User
+from lateen.apiserver.validation import Check
 from lateen.daemon.pod_streams import PodStreams
 from lateen.daemon.settings import Settings
 from lateen.security.account_tokens import Account, AccountTokens
@@ -47,8 +49,8 @@ class KubernetesApi:
         store: Store,
         tokens: AccountTokens,
         *,
-        check: files.Check,
-        analyse: files.Analyse,
+        check: Check,
+        analyse: Analyse,
         ready: Callable[[], bool],
         pod_token: Part,
         routes: Sequence[Route],

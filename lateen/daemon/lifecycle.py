@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 
+from lateen.apiserver.applying import apply_files
 from lateen.apiserver.client import Client
 from lateen.daemon import settings as settings_module
 from lateen.daemon import supervisor
@@ -74,14 +75,14 @@ async def up(settings: Settings, report: Report, *, demo: bool | None = None) ->
         file = settings_module.write(settings)
         report("starting the control plane, the node, the agent and the forwarder")
         _start_supervisor(settings, file)
-    client = Client(layout.api_socket)
+    client = Client(layout.api_socket, "lateen up")
     before = _restarts(settings)
     try:
         await _until(deadline, lambda: _control_plane_ready(settings, client, before), lambda: _why_processes(settings))
         if demo or (demo is None and not await client.list("Deployment")):
             report("applying the demo application")
             files = [(path.name, path.read_text()) for path in sorted(DEMO.glob("*.yaml"))]
-            result = await client.apply(files, namespace="default", author="lateen up")
+            result = await apply_files(client, files)
             if not result.applied:
                 raise LateenError("the demo was refused:\n" + "\n".join(map(str, result.findings)))
         await _pods_ready(settings, client, deadline, report)

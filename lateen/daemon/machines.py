@@ -30,7 +30,7 @@ from lateen.api.objects import ref_of
 from lateen.api.struct import Json
 from lateen.apiserver.deletion import Delete
 from lateen.apiserver.errors import ApiError
-from lateen.apiserver.operations import Apply, SetConditions
+from lateen.apiserver.operations import Put, SetConditions
 from lateen.apiserver.rows import Change, Row
 from lateen.apiserver.store import Store
 from lateen.daemon.inputs import typed
@@ -241,7 +241,7 @@ class Machines:
     async def _register(self, member: _Member, group: WorkloadGroup) -> None:
         document = entry_document(group, member.hello.address)
         try:
-            await self._store.write([Apply(document)], author=_AUTHOR)
+            await self._store.write([Put(document)], author=_AUTHOR)
         except ApiError as error:
             raise Refused(grpc.StatusCode.FAILED_PRECONDITION, f"the entry cannot be stored: {error}") from None
         row = self._store.get(group.ref)

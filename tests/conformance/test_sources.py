@@ -10,13 +10,14 @@ import pytest
 
 from lateen.api.check import check
 from lateen.api.struct import Object
-from lateen.apiserver.files import File, Request, apply, delete
+from lateen.apiserver.applying import apply_files, delete_files
 from lateen.apiserver.store import Store
 from lateen.daemon.inputs import Inputs, initial
 from lateen.engine import Graph, Transaction
 from lateen.lib.ids import Ref
 from lateen.sources.directory import DirectorySource
 from lateen.sources.memory import load
+from tests.unit.apiserver.api import serving
 
 OBJECTS = """\
 apiVersion: v1
@@ -88,20 +89,17 @@ async def through_a_folder(directory: Path, first: str, second: str) -> Graph:
     return graph
 
 
-async def nothing(_: object) -> tuple[()]:
-    return ()
-
-
 async def through_the_store(directory: Path, first: str, second: str) -> Graph:
     store = await Store.open(directory / "store.db")
     graph = Graph()
     graph.commit(initial(store.rows()))
     store.subscribe(Inputs(graph.commit))
 
-    assert (await apply(store, Request((File("a.yaml", first),)), check, nothing)).applied
-    assert (await apply(store, Request((File("a.yaml", second),)), check, nothing)).applied
-    gone = [part for part in first.split("---\n") if part not in second.split("---\n")]
-    assert (await delete(store, Request((File("a.yaml", "---\n".join(gone)),)))).applied or not gone
+    async with serving(store) as client:
+        assert (await apply_files(client, [("a.yaml", first)])).applied
+        assert (await apply_files(client, [("a.yaml", second)])).applied
+        gone = [part for part in first.split("---\n") if part not in second.split("---\n")]
+        assert (await delete_files(client, [("a.yaml", "---\n".join(gone))])).applied or not gone
     await store.close()
     return graph
 

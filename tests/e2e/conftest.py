@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import lateen.demo
+from lateen.apiserver.applying import apply_files
 from lateen.apiserver.client import Client
 from tests.e2e.machines import Lan
 from tests.e2e.mesh import SAMPLES, Mesh, eventually
@@ -59,7 +60,7 @@ async def _reset(mesh: Mesh) -> None:
                 if (kind, name) not in OWN:
                     await client.delete(kind, name, namespace)
         gateway = Path(lateen.demo.__file__).parent / "bookinfo-gateway.yaml"
-        assert (await client.apply([(gateway.name, gateway.read_text())])).applied
+        assert (await apply_files(client, [(gateway.name, gateway.read_text())])).applied
 
 
 def sample(name: str) -> Path:

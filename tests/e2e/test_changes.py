@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import lateen.demo
+from lateen.apiserver.applying import apply_files
 from lateen.apiserver.client import Client
 from lateen.bench.load import Load, Report, run
 from tests.e2e.conftest import sample
@@ -38,7 +39,7 @@ def all_to(version: str) -> str:
 
 
 async def flip(client: Client, version: str) -> None:
-    result = await client.apply([("flip.json", all_to(version))])
+    result = await apply_files(client, [("flip.json", all_to(version))])
     assert result.applied, result.findings
 
 
@@ -125,7 +126,7 @@ async def rollouts(mesh: Mesh, names: list[str], path: str) -> Report:
             document = again(name, number)
             namespace = document["metadata"].get("namespace", "default")
             before = {each["metadata"]["name"] for each in await client.list("Pod", namespace)}
-            assert (await client.apply([("rollout.json", json.dumps(document))])).applied
+            assert (await apply_files(client, [("rollout.json", json.dumps(document))])).applied
             async with asyncio.timeout(30):
                 while True:
                     await asyncio.sleep(0.05)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from lateen.apiserver.applying import apply_files
 from lateen.apiserver.client import Client, Listing
 from lateen.cli.waiting import verdict
 from tests.e2e.mesh import Mesh, eventually, say
@@ -75,7 +76,7 @@ async def live(mesh: Mesh, document: Json) -> tuple[str, float]:
     kind, name = document["kind"], document["metadata"]["name"]
     async with Client(mesh.settings.layout().api_socket) as client:
         started = time.monotonic()
-        assert (await client.apply([("x.json", json.dumps(document))])).applied
+        assert (await apply_files(client, [("x.json", json.dumps(document))])).applied
         async for each in client.follow(kind.lower(), "default", fields=f"metadata.name={name}"):
             got = each.items[0] if isinstance(each, Listing) else each.object
             code, line = verdict(got, "live")

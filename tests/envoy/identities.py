@@ -17,7 +17,7 @@ import grpc.aio
 import msgspec
 from cryptography import x509
 
-from lateen.apiserver.operations import Apply
+from lateen.apiserver.operations import Put
 from lateen.apiserver.store import Store
 from lateen.daemon.authority import Authority
 from lateen.daemon.inputs import Inputs, initial
@@ -91,7 +91,7 @@ class Signing:
 
     async def apply(self, document: Json) -> None:
         """Puts an object into the store."""
-        await self.store.write([Apply(document)], author="test")
+        await self.store.write([Put(document)], author="test")
 
     def pod(self, name: str, **fields: str) -> Json:
         """Makes a Pod known; what the agent must be told of it."""

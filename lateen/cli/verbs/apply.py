@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 
 from lateen.api import kinds
-from lateen.apiserver.client import ApplyResult, Client
+from lateen.apiserver.applying import apply_files
+from lateen.apiserver.client import Client
+from lateen.apiserver.results import ApplyResult
 from lateen.cli import files
 from lateen.cli.options import mesh, output, running
 from lateen.cli.output import document
@@ -36,7 +38,7 @@ def command(
     settings_file: Path | None,
     output: str,
 ) -> None:
-    """Put the objects of files into the mesh: all of them as one change, or none with the reasons.
+    """Put the objects of files into the mesh: all of them, or none with the reasons.
 
     With --wait the exit code is 1 when proxies refuse some of it and 3 when the time is over.
     """
@@ -61,5 +63,5 @@ def command(
 
 
 async def _apply(socket: Path, texts: list[tuple[str, str]], namespace: str, dry_run: bool) -> ApplyResult:
-    async with Client(socket) as client:
-        return await client.apply(texts, namespace=namespace, dry_run=dry_run, author=getpass.getuser())
+    async with Client(socket, getpass.getuser()) as client:
+        return await apply_files(client, texts, namespace=namespace, dry_run=dry_run)

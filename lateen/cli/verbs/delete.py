@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 
 from lateen.api import kinds
-from lateen.apiserver.client import Applied, ApplyResult, Client
+from lateen.apiserver.applying import delete_files
+from lateen.apiserver.client import Client
+from lateen.apiserver.results import Applied, ApplyResult
 from lateen.cli import files
 from lateen.cli.options import mesh, running
 
@@ -55,13 +57,13 @@ def _targets(what: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 async def _delete_files(socket: Path, texts: list[tuple[str, str]], namespace: str, dry_run: bool) -> ApplyResult:
-    async with Client(socket) as client:
-        return await client.delete_files(texts, namespace=namespace, dry_run=dry_run, author=getpass.getuser())
+    async with Client(socket, getpass.getuser()) as client:
+        return await delete_files(client, texts, namespace=namespace, dry_run=dry_run)
 
 
 async def _delete(socket: Path, pairs: list[tuple[str, str]], namespace: str, dry_run: bool) -> ApplyResult:
     done: list[Applied] = []
-    async with Client(socket) as client:
+    async with Client(socket, getpass.getuser()) as client:
         for name, target in pairs:
             kind = kinds.by_name(name)
             assert kind is not None

@@ -12,8 +12,8 @@ import pytest
 
 from lateen.api.check import check
 from lateen.apiserver.client import Client
-from lateen.apiserver.files import Analyse
 from lateen.apiserver.http import application, identified, owner
+from lateen.apiserver.reviews import Analyse
 from lateen.apiserver.serving import serve, unix_listener
 from lateen.apiserver.store import Store
 from lateen.lib.findings import Finding

@@ -27,9 +27,9 @@ import asyncio, random, sys
 from pathlib import Path
 from lateen.apiserver.deletion import Delete
 from lateen.apiserver.errors import ApiError
-from lateen.apiserver.operations import Apply
 from lateen.apiserver.store import Store
 from lateen.lib.ids import Ref
+from lateen.apiserver.operations import Create, Replace
 
 async def write(store, number, seed):
     dice = random.Random(seed * 1000 + number)
@@ -40,7 +40,9 @@ async def write(store, number, seed):
         metadata = {"name": name, "namespace": "default"}
         data = {"who": f"{seed}.{number}.{count}", "text": "x" * dice.randrange(2000)}
         document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
-        operation = Delete(Ref("", "ConfigMap", "default", name)) if dice.random() < 0.2 else Apply(document)
+        ref = Ref("", "ConfigMap", "default", name)
+        put = Replace(document) if store.get(ref) is not None else Create(document)
+        operation = Delete(ref) if dice.random() < 0.2 else put
         try:
             row = (await store.write([operation]))[0]
         except ApiError:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from lateen.api.check import check
+from lateen.apiserver.applying import apply_files, delete_files
 from lateen.apiserver.client import Client, Event, Listing
 from lateen.apiserver.errors import (
     BadRequestError,
@@ -233,26 +235,68 @@ async def test_the_socket_is_private(store: Store) -> None:
 
 
 async def test_apply_is_idempotent_and_says_what_it_did(client: Client) -> None:
-    first = await client.apply([("r.yaml", ROUTE)], author="me")
+    async with Client(client._socket, "me") as mine:
+        first = await apply_files(mine, [("r.yaml", ROUTE)])
     assert [(each.kind, each.namespace, each.name, each.action) for each in first.objects] == [
         ("VirtualService", "default", "reviews", "created")
     ]
-    again = await client.apply([("r.yaml", ROUTE)])
+    again = await apply_files(client, [("r.yaml", ROUTE)])
     assert [each.action for each in again.objects] == ["unchanged"]
-    changed = await client.apply([("r.yaml", ROUTE.replace("v1}", "v2}"))])
+    changed = await apply_files(client, [("r.yaml", ROUTE.replace("v1}", "v2}"))])
     assert [each.action for each in changed.objects] == ["configured"]
     history = await client.read("/lateen/v1/history", ref="VirtualService.networking.istio.io/default/reviews")
     assert [each["action"] for each in history["versions"]] == ["update", "create"]
     assert history["versions"][1]["author"] == "me"
-    gone = await client.delete_files([("r.yaml", ROUTE)])
+    gone = await delete_files(client, [("r.yaml", ROUTE)])
     assert [each.action for each in gone.objects] == ["deleted"]
     assert await client.list("vs") == []
+
+
+async def test_apply_keeps_what_others_set_and_takes_back_what_it_set_itself(client: Client) -> None:
+    service: Json = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "labels": {"team": "x"}}}
+    service["spec"] = {"ports": [{"port": 80}], "sessionAffinity": "None"}
+    assert (await apply_files(client, [("a.json", json.dumps(service))])).applied
+    await client.patch("svc", "a", "default", {"spec": {"clusterIP": "10.96.0.1"}})
+    del service["spec"]["sessionAffinity"], service["metadata"]["labels"]
+    service["spec"]["ports"] = [{"port": 81}]
+    assert (await apply_files(client, [("a.json", json.dumps(service))])).applied
+    got = await client.get("svc", "a")
+    assert got["spec"] == {"ports": [{"port": 81}], "clusterIP": "10.96.0.1"}
+    assert "labels" not in got["metadata"]
+
+
+async def test_what_fails_half_way_is_taken_back(client: Client, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    await apply_files(client, [("r.yaml", ROUTE)])
+    before = (await client.get("vs", "reviews"))["spec"]
+    secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n---\n"
+    hooks = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "no"},
+        "webhooks": [
+            {
+                "name": "no.example.com",
+                "clientConfig": {"url": "https://127.0.0.1:1/"},
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["services"], "operations": ["*"]}],
+                "sideEffects": "NoneOnDryRun",
+                "admissionReviewVersions": ["v1"],
+                "matchConditions": [{"name": "real", "expression": "!request.dryRun"}],
+            }
+        ],
+    }
+    await client.create(hooks)
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n---\n"
+    result = await apply_files(client, [("all.yaml", secret + service + ROUTE.replace("v1}", "v2}"))])
+    assert not result.applied
+    assert "no.example.com" in result.findings[0].message
+    assert (await client.list("secret"), await client.list("svc")) == ([], [])
+    assert (await client.get("vs", "reviews"))["spec"] == before
 
 
 async def test_a_typo_is_refused_by_name_and_place_and_nothing_is_applied(client: Client, store: Store) -> None:
     revision = store.revision
     bad = ROUTE.replace("route:", "rout:").replace("name: reviews", "name: bad")
-    result = await client.apply([("good.yaml", ROUTE), ("dir/bad.yaml", bad)])
+    result = await apply_files(client, [("good.yaml", ROUTE), ("dir/bad.yaml", bad)])
     assert not result.applied
     (finding,) = [each for each in result.findings if each.level is Level.ERROR]
     assert finding.position == Position("dir/bad.yaml", 8, 7)
@@ -270,7 +314,7 @@ async def test_everything_that_is_wrong_is_said_at_once(client: Client) -> None:
         ("e.yaml", "- just\n- a list\n"),
         ("f.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: yes}\n"),
     ]
-    result = await client.apply(files)
+    result = await apply_files(client, files)
     wrong = {each.position.file for each in result.findings if each.level is Level.ERROR and each.position}
     assert not result.applied
     assert wrong == {"a.yaml", "b.yaml", "c.yaml", "d.yaml", "e.yaml", "f.yaml"}
@@ -281,11 +325,13 @@ async def test_a_namespace_may_come_in_the_same_call_whatever_the_order(client: 
         ("a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: shop}\n"),
         ("b.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n"),
     ]
-    assert (await client.apply(files, dry_run=True)).applied
+    assert (await apply_files(client, files, dry_run=True)).applied
     assert await client.list("cm") == []
-    assert (await client.apply(files)).applied
+    assert (await apply_files(client, files)).applied
     assert await client.get("cm", "a", "shop")
-    other = await client.apply([("a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n")], namespace="shop")
+    other = await apply_files(
+        client, [("a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n")], namespace="shop"
+    )
     assert other.objects[0].namespace == "shop"
 
 
@@ -303,7 +349,7 @@ async def test_what_the_mesh_says_has_the_place_in_the_file(store: Store) -> Non
         ]
 
     async with serving(store, analyse) as client:
-        result = await client.apply([("r.yaml", ROUTE)])
+        result = await apply_files(client, [("r.yaml", ROUTE)])
     assert result.applied
     assert result.findings[0].position == Position("r.yaml", 9, 31)
 

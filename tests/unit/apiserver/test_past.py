@@ -16,7 +16,7 @@ from lateen.apiserver.deletion import Delete
 from lateen.apiserver.errors import ApiError, BadRequestError, ConflictError, InvalidError, NotFoundError
 from lateen.apiserver.holding import Hold
 from lateen.apiserver.marking import MarkRevision
-from lateen.apiserver.operations import Apply, Restore, SetConditions
+from lateen.apiserver.operations import Put, Restore, SetConditions
 from lateen.apiserver.past import Past
 from lateen.apiserver.rows import Mark
 from lateen.apiserver.store import Store
@@ -46,12 +46,12 @@ async def back(client: Client, **body: Any) -> Json:
 
 
 async def test_the_mesh_goes_back_as_one_new_revision(store: Store, client: Client) -> None:
-    await store.write([Apply(rule("kept")), Apply(rule("changed")), Apply(rule("deleted"))], author="ann")
+    await store.write([Put(rule("kept")), Put(rule("changed")), Put(rule("deleted"))], author="ann")
     good = store.revision
     born = (await client.get("vs", "deleted"))["metadata"]["creationTimestamp"]
-    await store.write([Apply(rule("changed", "9s")), Delete(ref("deleted")), Apply(rule("new"))], author="bob")
+    await store.write([Put(rule("changed", "9s")), Delete(ref("deleted")), Put(rule("new"))], author="bob")
     pod: Json = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"}}
-    await store.write([Apply({**pod, "spec": {"containers": [{"name": "c", "command": ["true"]}]}})])
+    await store.write([Put({**pod, "spec": {"containers": [{"name": "c", "command": ["true"]}]}})])
     dry = await back(client, to=str(good), dryRun=True)
     assert await timeout(client, "changed") == "9s"
     done = await back(client, to=str(good))
@@ -79,8 +79,8 @@ async def test_the_mesh_goes_back_as_one_new_revision(store: Store, client: Clie
 
 async def test_an_object_goes_back_to_its_last_good_version(store: Store, client: Client) -> None:
     for text in ("1s", "2s"):
-        await store.write([Apply(rule("a", text))])
-    await store.write([Apply(rule("a", "3s"))])
+        await store.write([Put(rule("a", text))])
+    await store.write([Put(rule("a", "3s"))])
     await store.write([Hold(ref("a"), "Envoy says no")])
     versions = (await client.read("/lateen/v1/revisions", ref=str(ref("a"))))["versions"]
     assert [each["refused"] for each in versions] == [True, False, False]
@@ -99,7 +99,7 @@ async def test_an_object_goes_back_to_its_last_good_version(store: Store, client
 
 async def test_a_mark_of_errors_stays_in_history_and_on_the_object_until_it_changes(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "store.db")
-    good, bad = [(await store.write([Apply(rule("a", text))]))[0] for text in ("1s", "2s")]
+    good, bad = [(await store.write([Put(rule("a", text))]))[0] for text in ("1s", "2s")]
     assert good is not None
     assert bad is not None
     mark = Mark("a.example", "server errors", "0 % of 100", "50 % of 40")
@@ -112,7 +112,7 @@ async def test_a_mark_of_errors_stays_in_history_and_on_the_object_until_it_chan
     assert row is not None
     (finding,) = row.decode()["status"]["findings"]
     assert (finding["code"], finding["message"]) == ("LTN0370", str(mark))
-    await store.write([Apply(rule("a", "3s"))])
+    await store.write([Put(rule("a", "3s"))])
     changed = store.get(ref("a"))
     assert changed is not None
     assert "status" not in changed.decode()
@@ -125,21 +125,21 @@ async def test_what_was_applied_before_a_rollback_can_be_applied_again(store: St
     first = rule("a")
     second = rule("a")
     del second["spec"]["http"][0]["timeout"]
-    await store.write([Apply(first)])
-    await store.write([Apply(second)])
+    await store.write([Put(first)])
+    await store.write([Put(second)])
     await back(client, ref=str(ref("a")))
     assert await timeout(client, "a") == "1s"
-    await store.write([Apply(second)])
+    await store.write([Put(second)])
     assert "timeout" not in (await client.get("vs", "a"))["spec"]["http"][0]
 
 
 async def test_what_cannot_be_done_is_said_and_nothing_is_half_done(store: Store, client: Client) -> None:
-    await store.write([Apply(rule("a")), Apply(rule("b"))])
+    await store.write([Put(rule("a")), Put(rule("b"))])
     good = store.revision
-    await store.write([Apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gone"}})])
-    await store.write([Apply(rule("there", namespace="gone"))])
+    await store.write([Put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gone"}})])
+    await store.write([Put(rule("there", namespace="gone"))])
     there = store.revision
-    await store.write([Apply(rule("a", "2s"))])
+    await store.write([Put(rule("a", "2s"))])
     await store.write([Delete(Ref("", "Namespace", "", "gone"))])
     with pytest.raises(InvalidError, match="no namespace gone"):
         await back(client, to=str(there))
@@ -159,8 +159,8 @@ async def test_what_cannot_be_done_is_said_and_nothing_is_half_done(store: Store
 async def test_a_version_that_validates_no_more_is_named_with_its_fields(store: Store, client: Client) -> None:
     bad = rule("a")
     bad["spec"]["http"][0]["timeout"] = "soon"
-    await store.write([Apply(bad)])  # an older lateen took it
-    await store.write([Apply(rule("a", "2s")), Apply(rule("b", "2s"))])
+    await store.write([Put(bad)])  # an older lateen took it
+    await store.write([Put(rule("a", "2s")), Put(rule("b", "2s"))])
     done = await back(client, to="3")
     assert done["done"] is False
     assert done["findings"][0]["path"] == "spec.http[0].timeout"
@@ -168,9 +168,9 @@ async def test_a_version_that_validates_no_more_is_named_with_its_fields(store: 
 
 
 async def test_a_change_meanwhile_stops_a_rollback(store: Store) -> None:
-    await store.write([Apply(rule("a"))])
+    await store.write([Put(rule("a"))])
     (version,) = await store.history(ref("a"))
-    await store.write([Apply(rule("a", "2s"))])
+    await store.write([Put(rule("a", "2s"))])
     with pytest.raises(ConflictError):
         await store.write([Restore(ref("a"), 1, version)])
     await store.write([Delete(ref("a"))])
@@ -179,9 +179,9 @@ async def test_a_change_meanwhile_stops_a_rollback(store: Store) -> None:
 
 
 async def test_state_and_difference_at_a_revision_and_a_time(store: Store, client: Client) -> None:
-    await store.write([Apply(rule("a"))])
+    await store.write([Put(rule("a"))])
     first = store.revision
-    await store.write([Apply(rule("a", "2s")), Apply(rule("b"))])
+    await store.write([Put(rule("a", "2s")), Put(rule("b"))])
     then = await client.read("/lateen/v1/at", revision=str(first))
     (one,) = [each for each in then["items"] if each["kind"] == "VirtualService"]
     assert one["spec"]["http"][0]["timeout"] == "1s"
@@ -198,12 +198,12 @@ async def test_history_ends_by_age_but_what_is_in_force_stays(tmp_path: Path) ->
     clock = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     store = await Store.open(tmp_path / "store.db", lambda: clock)
     for text in ("1s", "2s"):
-        await store.write([Apply(rule("a", text)), Apply(rule("b", text))])
+        await store.write([Put(rule("a", text)), Put(rule("b", text))])
     await store.write([Delete(ref("b"))])
     await store.close()
     clock += dt.timedelta(days=200)
     store = await Store.open(tmp_path / "store.db", lambda: clock)
-    await store.write([Apply(rule("c"))])  # pruning comes with the first write
+    await store.write([Put(rule("c"))])  # pruning comes with the first write
     assert [len(await store.history(ref(name))) for name in "abc"] == [1, 0, 1]
     await store.close()
 
@@ -211,7 +211,7 @@ async def test_history_ends_by_age_but_what_is_in_force_stays(tmp_path: Path) ->
 async def test_conditions_keep_their_transition_time_and_other_parts(tmp_path: Path) -> None:
     clock = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     store = await Store.open(tmp_path / "store.db", lambda: clock)
-    await store.write([Apply(rule("a"))])
+    await store.write([Put(rule("a"))])
 
     def condition(status: str, reason: str) -> Json:
         return {"type": "Programmed", "status": status, "reason": reason, "message": "", "observedGeneration": 1}
@@ -240,7 +240,7 @@ async def test_history_survives_kill_9(tmp_path: Path) -> None:
     """The file as a killed process leaves it: nothing closed, the log not folded in."""
     store = await Store.open(tmp_path / "store.db")
     for number in range(5):
-        await store.write([Apply(rule("a", f"{number + 1}s"))], author=f"w{number}")
+        await store.write([Put(rule("a", f"{number + 1}s"))], author=f"w{number}")
     await store.write([SetConditions(ref("a"), 5, ({"type": "X", "status": "True"},))])
     copy = tmp_path / "copy"
     copy.mkdir()

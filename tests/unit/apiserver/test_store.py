@@ -17,7 +17,7 @@ from lateen.apiserver.database import Database
 from lateen.apiserver.deletion import Delete
 from lateen.apiserver.errors import ConflictError, ExistsError, GoneError, InvalidError, NotFoundError, StorageError
 from lateen.apiserver.holding import Hold, Release
-from lateen.apiserver.operations import Apply, Create, PutStatus, Replace, SetFindings
+from lateen.apiserver.operations import Create, Put, PutStatus, Replace, SetFindings
 from lateen.apiserver.rows import Change, Row
 from lateen.apiserver.store import Store
 from lateen.lib.findings import Finding, Level
@@ -132,22 +132,6 @@ async def test_a_status_is_a_revision_but_no_generation_and_no_history(store: St
     assert (await one(store, Replace(config_map("a", x="1")))).decode()["status"] == {"ready": True}
 
 
-async def test_apply_keeps_what_others_set_and_takes_back_what_it_set_itself(store: Store) -> None:
-    service: Json = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "default"}}
-    service["metadata"]["labels"] = {"team": "x"}
-    service["spec"] = {"ports": [{"port": 80}], "sessionAffinity": "None"}
-    row = await one(store, Apply(service))
-    allocated = row.decode()
-    allocated["spec"]["clusterIP"] = "10.96.0.1"
-    await store.write([Replace(allocated)])
-    changed = msgspec.json.decode(msgspec.json.encode(service))
-    del changed["spec"]["sessionAffinity"], changed["metadata"]["labels"]
-    changed["spec"]["ports"] = [{"port": 81}]
-    got = (await one(store, Apply(changed))).decode()
-    assert got["spec"] == {"ports": [{"port": 81}], "clusterIP": "10.96.0.1"}
-    assert "labels" not in got["metadata"]
-
-
 async def test_finalizers_delay_the_end(store: Store) -> None:
     document = config_map("a")
     document["metadata"]["finalizers"] = ["example.com/hold"]
@@ -189,7 +173,7 @@ async def test_a_namespace_takes_along_what_is_in_it(store: Store) -> None:
 
 async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "s.db")
-    await store.write([Apply(config_map("a", x="1"), b'{"file":"f","lines":{}}')], author="me")
+    await store.write([Put(config_map("a", x="1"), b'{"file":"f","lines":{}}')], author="me")
     await store.write([Replace(config_map("a", x="2"))])
     await store.write([Hold(ref("a"), "refused")])
     await store.write([SetFindings(ref("a"), "node", (Finding(code="X", level=Level.INFO, message="m"),))])
@@ -269,7 +253,7 @@ async def test_a_new_object_that_is_held_is_not_there_for_queries(store: Store) 
 
 async def test_holding_what_was_gone_back_to_goes_back_further(store: Store) -> None:
     for value in ("1", "2", "3"):
-        await store.write([Apply(config_map("a", x=value))])
+        await store.write([Put(config_map("a", x=value))])
     for expected in ("2", "1"):
         assert (accepted(await one(store, Hold(ref("a"), "no"))) or {})["data"] == {"x": expected}
     assert accepted(await one(store, Hold(ref("a"), "no"))) is None
@@ -285,7 +269,7 @@ async def test_history_keeps_the_good_version_however_many_bad_ones_follow(store
 
 async def test_history_is_bounded_and_says_who_and_what(store: Store) -> None:
     for number in range(40):
-        await store.write([Apply(config_map("a", x=str(number)))], author=f"author {number}")
+        await store.write([Put(config_map("a", x=str(number)))], author=f"author {number}")
     versions = await store.history(ref("a"))
     assert len(versions) == 20
     assert versions[0].author == "author 39"
@@ -346,13 +330,13 @@ async def test_subscribers_see_every_change_once_in_order(store: Store) -> None:
 _CHILD = """
 import asyncio, sys
 from pathlib import Path
-from lateen.apiserver.operations import Apply
+from lateen.apiserver.operations import Create
 from lateen.apiserver.store import Store
 async def write(store, n):
     i = 0
     while True:
         name = f"w{n}-{i}"
-        await store.write([Apply({"apiVersion": "v1", "kind": "ConfigMap",
+        await store.write([Create({"apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"name": name, "namespace": "default"}, "data": {"i": str(i)}})])
         print(name, flush=True)
         i += 1

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from lateen.apiserver.applying import apply_files
 from lateen.apiserver.client import Client
 from lateen.apiserver.errors import BadRequestError, ConflictError, NotFoundError
 from lateen.daemon import settings as settings_module
@@ -114,7 +115,7 @@ async def plane() -> AsyncIterator[ControlPlane]:
 
 
 async def test_an_unknown_host_is_said_by_apply_and_shown_by_get_until_it_is_there(plane: ControlPlane) -> None:
-    result = await plane.client.apply([("route.yaml", ROUTE)])
+    result = await apply_files(plane.client, [("route.yaml", ROUTE)])
     assert result.applied
     (finding,) = [each for each in result.findings if each.level is Level.WARNING]
     assert finding.position == Position("route.yaml", 9, 19)
@@ -127,14 +128,14 @@ async def test_an_unknown_host_is_said_by_apply_and_shown_by_get_until_it_is_the
     async with asyncio.timeout(20):
         while await shown() != [finding.code]:
             await asyncio.sleep(0.02)
-    await plane.client.apply([("service.yaml", SERVICE)])
+    await apply_files(plane.client, [("service.yaml", SERVICE)])
     async with asyncio.timeout(20):
         while await shown():
             await asyncio.sleep(0.02)
 
 
 async def test_after_kill_9_it_is_the_same_mesh(plane: ControlPlane) -> None:
-    await plane.client.apply([("route.yaml", ROUTE), ("service.yaml", SERVICE)])
+    await apply_files(plane.client, [("route.yaml", ROUTE), ("service.yaml", SERVICE)])
     before = await plane.client.get("vs", "reviews")
     root = (plane.layout.ca / "root-cert.pem").read_bytes()
     plane.kill()
@@ -147,7 +148,7 @@ async def test_after_kill_9_it_is_the_same_mesh(plane: ControlPlane) -> None:
 
 async def test_external_hosts_get_addresses_that_stay(plane: ControlPlane) -> None:
     entry = EXTERNAL
-    assert (await plane.client.apply([("e.yaml", entry)])).applied
+    assert (await apply_files(plane.client, [("e.yaml", entry)])).applied
 
     async def addresses() -> dict[str, str]:
         status: Json = (await plane.client.get("se", "api")).get("status") or {}
@@ -160,12 +161,12 @@ async def test_external_hosts_get_addresses_that_stay(plane: ControlPlane) -> No
     plane.kill()
     await plane.up()
     assert await addresses() == before
-    assert (await plane.client.apply([("e.yaml", entry.replace("[api.example, ", "["))])).applied
+    assert (await apply_files(plane.client, [("e.yaml", entry.replace("[api.example, ", "["))])).applied
     async with asyncio.timeout(20):
         while await addresses() != {"www.example": before["www.example"]}:
             await asyncio.sleep(0.02)
     label = "{name: api, labels: {networking.istio.io/enable-autoallocate-ip: 'false'}}"
-    assert (await plane.client.apply([("e.yaml", entry.replace("{name: api}", label))])).applied
+    assert (await apply_files(plane.client, [("e.yaml", entry.replace("{name: api}", label))])).applied
     async with asyncio.timeout(20):
         while await addresses():
             await asyncio.sleep(0.02)
@@ -194,7 +195,7 @@ async def test_pages_show_the_mesh_and_no_secret(plane: ControlPlane) -> None:
     secret = (
         "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: hunter2}\ndata: {k: aHVudGVyMg==}\n"
     )
-    await plane.client.apply([("secret.yaml", secret), ("route.yaml", ROUTE)])
+    await apply_files(plane.client, [("secret.yaml", secret), ("route.yaml", ROUTE)])
     for path in (
         "/",
         "/api/overview",
@@ -228,7 +229,8 @@ async def test_pages_show_the_mesh_and_no_secret(plane: ControlPlane) -> None:
 
 async def test_names_of_objects_cannot_script_the_page(plane: ControlPlane) -> None:
     label = "x<script>alert(1)</script>"
-    result = await plane.client.apply(
+    result = await apply_files(
+        plane.client,
         [(f"{label}.yaml", ROUTE.replace("revews", "revews.example.com"))],
     )
     assert result.applied

@@ -5,7 +5,7 @@ from typing import Any
 
 from lateen.api.core.config_map import ConfigMap
 from lateen.apiserver.deletion import Delete
-from lateen.apiserver.operations import Apply, Create, PutStatus, Replace, SetFindings
+from lateen.apiserver.operations import Create, Put, PutStatus, Replace, SetFindings
 from lateen.apiserver.store import Store
 from lateen.daemon.inputs import Inputs
 from lateen.daemon.quarantine import StoreQuarantine
@@ -54,8 +54,8 @@ async def test_only_what_queries_read_makes_a_transaction(tmp_path: Path) -> Non
 async def test_what_proxies_refuse_goes_back_in_the_graph_with_a_finding_that_its_fix_ends(tmp_path: Path) -> None:
     store, seen = await open_store(tmp_path)
     source = b'{"file":"a.yaml","lines":{"":[3,1]}}'
-    await store.write([Apply(config_map("good"), source)])
-    await store.write([Apply(config_map("bad"), source)])
+    await store.write([Put(config_map("good"), source)])
+    await store.write([Put(config_map("bad"), source)])
     await StoreQuarantine(store).hold(REF, "Envoy said no")
 
     def value() -> str:

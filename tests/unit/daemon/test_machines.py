@@ -22,7 +22,7 @@ from lateen.api.istio.workload_entry import WorkloadEntry
 from lateen.api.istio.workload_group import WorkloadGroup
 from lateen.api.objects import ref_of
 from lateen.apiserver.deletion import Delete
-from lateen.apiserver.operations import Apply, PutStatus
+from lateen.apiserver.operations import Put, PutStatus
 from lateen.apiserver.store import Store
 from lateen.daemon.departures import Departures
 from lateen.daemon.identities import Identities
@@ -96,7 +96,7 @@ class Plane:
             await each.stop(None)
 
     async def apply(self, *documents: Json) -> None:
-        await self.store.write([Apply(each) for each in documents])
+        await self.store.write([Put(each) for each in documents])
 
     def uid(self, name: str = "vm") -> str:
         row = self.store.get(ref_of(WorkloadGroup, "default", name))

@@ -20,8 +20,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
 from lateen.api import kinds
-from lateen.api.check import check
-from lateen.apiserver import files
+from lateen.apiserver.applying import apply_files
 from lateen.apiserver.deletion import Delete
 from lateen.apiserver.results import ApplyResult
 from lateen.apiserver.store import Store
@@ -36,6 +35,7 @@ from lateen.lib.ids import Ref
 from lateen.xds.auth import Believing
 from lateen.xds.server import SERVICE, XdsServer
 from tests.envoy.harness import CLUSTER, ENDPOINT, LISTENER, ROUTE, serving
+from tests.unit.apiserver import api
 
 Json = dict[str, Any]
 
@@ -183,11 +183,8 @@ class Plane:
         self.proxies: list[Proxy] = []
 
     async def apply(self, text: str) -> ApplyResult:
-        async def nothing(_: object) -> tuple[()]:
-            return ()
-
-        request = files.Request((files.File("in.yaml", text),))
-        result = await files.apply(self.store, request, check, nothing)
+        async with api.serving(self.store) as client:
+            result = await apply_files(client, [("in.yaml", text)])
         assert result.applied, result
         return result
 

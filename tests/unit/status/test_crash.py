@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from lateen.apiserver.applying import apply_files
+from lateen.apiserver.client import Client
 from tests.unit.daemon.test_controlplane import ROUTE, ControlPlane
 from tests.unit.daemon.test_controlplane import plane as plane  # a fixture
 
@@ -13,9 +15,8 @@ Json = dict[str, Any]
 
 async def test_status_and_history_survive_kill_9(plane: ControlPlane) -> None:
     for host in ("reviews", "ratings"):
-        done = await plane.client.apply(
-            [("r.yaml", ROUTE.replace("hosts: [reviews]", f"hosts: [{host}]"))], author=host
-        )
+        async with Client(plane.client._socket, host) as author:
+            done = await apply_files(author, [("r.yaml", ROUTE.replace("hosts: [reviews]", f"hosts: [{host}]"))])
         assert done.applied
 
     async def seen() -> tuple[list[Json], list[Json]]:
