@@ -38,7 +38,7 @@ Collection = tuple[str, str]
 """Group and kind."""
 
 _BATCH: Final = 512
-_RING: Final = 20_000
+CHANGES_KEPT: Final = 20_000
 _PRUNE_EVERY: Final = 2_000
 _KEPT: Final = dt.timedelta(days=90)
 """How long history is kept; what is in force stays longer."""
@@ -66,7 +66,10 @@ def utc_now() -> dt.datetime:
 class Store:
     """Made by `open`; everything but the writer belongs to one event loop."""
 
-    def __init__(self, database: Database, rows: Iterable[Row], now: Callable[[], dt.datetime]) -> None:
+    def __init__(
+        self, database: Database, rows: Iterable[Row], now: Callable[[], dt.datetime], changes_kept: int
+    ) -> None:
+        self._changes_kept = changes_kept
         self._view: dict[Collection, dict[Ref, Row]] = {}
         self._writer = _Writer(database, {row.ref: row for row in rows}, now)
         for row in self._writer.rows():
@@ -82,8 +85,11 @@ class Store:
         self._thread.start()
 
     @classmethod
-    async def open(cls, path: Path, now: Callable[[], dt.datetime] = utc_now) -> Store:
-        """The store in that file, made when it is not there. StorageError when it cannot be used."""
+    async def open(
+        cls, path: Path, now: Callable[[], dt.datetime] = utc_now, *, changes_kept: int = CHANGES_KEPT
+    ) -> Store:
+        """The store in that file, made when it is not there. StorageError when it cannot be used. `changes_kept`: how
+        many changes of each kind can be followed afterwards."""
 
         def load() -> tuple[Database, list[Row]]:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +99,7 @@ class Store:
             except (sqlite3.Error, msgspec.DecodeError, ValueError) as error:
                 raise StorageError(f"{path} cannot be read: {error}", remedy="restore it from a copy") from error
 
-        store = cls(*await asyncio.to_thread(load), now)
+        store = cls(*await asyncio.to_thread(load), now, changes_kept)
         missing = [name for name in ALWAYS_THERE if store.get(Ref("", "Namespace", "", name)) is None]
         if missing:
             spaces = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in missing]
@@ -226,7 +232,7 @@ class Store:
                 rows[row.ref] = change.after
             ring = self._rings.get(row.ref.collection)
             if ring is None:
-                ring = self._rings[row.ref.collection] = _Ring(self._first)
+                ring = self._rings[row.ref.collection] = _Ring(self._first, self._changes_kept)
             ring.append(change)
             self.revision = change.revision
         for subscriber in self._subscribers if changes else ():
@@ -248,12 +254,12 @@ class Store:
 class _Ring:
     """The latest changes of one kind; `oldest` is the revision after which all of them are known."""
 
-    def __init__(self, oldest: int) -> None:
+    def __init__(self, oldest: int, kept: int) -> None:
         self.oldest = oldest
-        self._changes: collections.deque[Change] = collections.deque(maxlen=_RING)
+        self._changes: collections.deque[Change] = collections.deque(maxlen=kept)
 
     def append(self, change: Change) -> None:
-        if len(self._changes) == _RING:
+        if len(self._changes) == self._changes.maxlen:
             self.oldest = self._changes[0].revision
         self._changes.append(change)
 

@@ -73,7 +73,7 @@ from lateen.xds.server import OPTIONS, XdsServer
 
 _STOP_S = 1.0
 _ANSWER_S = 1.0
-_VERDICT_S = 0.5
+_VERDICT_S = 1.5
 _POLL_S = 0.005
 
 _log = structlog.stdlib.get_logger("lateen.controlplane")

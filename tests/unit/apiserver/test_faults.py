@@ -14,7 +14,6 @@ import msgspec
 import pytest
 
 from lateen.api.check import check
-from lateen.apiserver import store as store_module
 from lateen.apiserver.database import Database
 from lateen.apiserver.http import application, identified, owner
 from lateen.apiserver.serving import serve, unix_listener
@@ -108,9 +107,8 @@ async def test_a_thousand_idle_watches_are_not_woken_by_what_is_not_theirs(store
     assert not store._waiting
 
 
-async def test_a_slow_watcher_is_dropped_and_holds_nobody_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_RING", 50)
-    await store.write([])
+async def test_a_slow_watcher_is_dropped_and_holds_nobody_up(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "few.db", changes_kept=50)
     async with listening(store) as socket, client_of(socket) as client:
         since = (await client.get(MAPS)).json()["metadata"]["resourceVersion"]
         query = {"watch": "1", "resourceVersion": since}
@@ -127,6 +125,7 @@ async def test_a_slow_watcher_is_dropped_and_holds_nobody_up(store: Store, monke
                     last = msgspec.json.decode(line)
             assert (last["type"], last["object"]["code"], last["object"]["reason"]) == ("ERROR", 410, "Expired")
         assert len((await client.get(MAPS)).json()["items"]) == 200
+    await store.close()
 
 
 async def test_a_full_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
