@@ -18,7 +18,7 @@ from lateen.apiserver.errors import StorageError
 from lateen.apiserver.rows import Change, Held, Mark, Row, Version, facts_of
 from lateen.lib.ids import Ref, parse_ref
 
-SCHEMA = 3
+SCHEMA = 4
 _UNTOLD = (("", "Event"), ("coordination.k8s.io", "Lease"))
 """Kinds without a history: they come and go by themselves all the time."""
 _UNMARKED = b"[]"
