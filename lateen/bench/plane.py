@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
+from lateen.apiserver.applying import apply_files
 from lateen.apiserver.client import Client
 from lateen.bench.envoys import Envoy
 from lateen.bench.host import BenchError
@@ -122,7 +123,7 @@ class Plane:
     async def _apply(self, documents: list[Json]) -> None:
         async with Client(self.layout.api_socket) as client:
             files = [("mesh.yaml", "\n---\n".join(json.dumps(each) for each in documents))]
-            result = await client.apply(files)
+            result = await apply_files(client, files)
             if not result.applied:
                 raise BenchError("; ".join(map(str, result.findings)), remedy="mend the objects")
             for each in documents:
