@@ -26,6 +26,7 @@ from lateen.envoy.inbound_cluster import (
     passthrough,
 )
 from lateen.envoy.resource import Resource, resource
+from lateen.envoy.sharing import MESH, NAMESPACE, OUTBOUND, cluster_shares
 from lateen.envoy.sources import set_ads
 from lateen.envoy.tls import (
     ALPN_EITHER,
@@ -50,6 +51,7 @@ from lateen.intent.cluster import (
     OutboundCluster,
     Transport,
     automatic_names,
+    names_of_host,
     outbound_cluster,
     outbound_names,
     outbound_of,
@@ -68,7 +70,7 @@ from lateen.model.mesh import connect_timeout_s, dns_refresh_s, mesh_tls, outer_
 from lateen.model.protocols import Protocol
 from lateen.model.services import Resolution
 from lateen.model.sharing import common
-from lateen.model.visibility import Client, client_of
+from lateen.model.visibility import Client, client_of, visible_services
 from lateen.model.workloads import Labels
 
 _ADDRESS = re.compile(r"([0-9.]+):([0-9]+)")
@@ -94,9 +96,25 @@ def cluster_names(q: Q, scope: Scope) -> tuple[str, ...]:
     return (BLACK_HOLE, *unknown, INBOUND_PASSTHROUGH, *inbound, *outbound)
 
 
+def cluster_names_at(q: Q, scope: Scope, level: int) -> tuple[str, ...]:
+    """The clusters of a level: the proxy's own, those of hosts that its namespace sees otherwise, those of the mesh."""
+    if level == MESH:
+        return () if scope.on_demand else q(outbound_names, q(client_of, "", (), scope.router))
+    if level == NAMESPACE and not scope.on_demand:
+        client, shares = q(client_of, scope.namespace, scope.labels, scope.router), q(cluster_shares, scope)
+        if shares.levels[MESH] != scope:
+            hosts = shares.apart.exact if not shares.apart.patterns else q(visible_services, client)
+            names = (q(names_of_host, client, each) for each in sorted(hosts) if each in shares.apart)
+            return tuple(name for each in names for name in each)
+        return q(outbound_names, client)
+    if level == NAMESPACE:
+        return ()
+    return tuple(each for each in q(cluster_names, scope) if not each.startswith(OUTBOUND))
+
+
 def cluster_resource(q: Q, scope: Scope, name: str) -> Resource | None:
     """A cluster of a proxy by name, or None when it has none of that name."""
-    if name.startswith("outbound|"):
+    if name.startswith(OUTBOUND):
         client = q(client_of, scope.namespace, scope.labels, scope.router)
         return q(outbound, sharing(q, client, name), name)
     if name == BLACK_HOLE:

@@ -108,8 +108,20 @@ def patched(kind: ResourceType) -> ResourceType:
             return kind.resource(q, scope, name)
         return q(outcome, kind, scope, name).made
 
+    def names_at(q: Q, scope: Scope, level: int) -> tuple[str, ...]:
+        assert kind.names_at is not None
+        base = q(kind.names_at, scope, level)
+        whole = [each for each in _of(q, kind.short, scope) if each.apply_to == _WHOLE.get(kind.short)]
+        if not whole:
+            return base
+        shares, listed = q(kind.shares, scope), _listed(q, kind.short, scope, base, whole)
+        return tuple(each for each in listed if each in base or kind.level(shares, each) == level)
+
     names.__name__, made.__name__ = kind.names.__name__, kind.resource.__name__  # what traces and reports call them
-    return msgspec.structs.replace(kind, names=names, resource=made)
+    names_at.__name__ = kind.names.__name__
+    return msgspec.structs.replace(
+        kind, names=names, resource=made, names_at=names_at if kind.names_at is not None else None
+    )
 
 
 def outcome(q: Q, kind: ResourceType, scope: Scope, name: str) -> Outcome:

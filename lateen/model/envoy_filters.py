@@ -106,6 +106,12 @@ def _whole(apply_to: str, patch: EnvoyConfigObjectPatch) -> bool:
     return apply_to == "ROUTE_CONFIGURATION" or (patch.patch is not None and patch.patch.operation in ("ADD", "REMOVE"))
 
 
+def selecting_labels(q: Q, namespace: str) -> frozenset[tuple[str, str]]:
+    """The labels by which EnvoyFilters tell proxies of a namespace apart."""
+    namespaces = dict.fromkeys((q(root_namespace), namespace))
+    return frozenset(label for each in namespaces for found in q(_listed, each) for label in found.attachment.selector)
+
+
 def patch_of(q: Q, ref: PatchRef) -> EnvoyConfigObjectPatch | None:
     """The patch itself, or None when it is gone."""
     found = get(q, EnvoyFilter, ref.ref.namespace, ref.ref.name)

@@ -104,6 +104,12 @@ def extensions(q: Q, workloads: Workloads) -> tuple[Extension, ...]:
     return tuple(each.extension for each in found)
 
 
+def selecting_labels(q: Q, namespace: str) -> frozenset[tuple[str, str]]:
+    """The labels by which extensions tell proxies of a namespace apart."""
+    namespaces = dict.fromkeys((q(root_namespace), namespace))
+    return frozenset(label for each in namespaces for found in q(_listed, each) for label in found.attachment.selector)
+
+
 def wasm_of(q: Q, ref: Ref) -> Wasm | None:
     """The WebAssembly of an extension, or None when it has none (any more)."""
     found = _wasm_spec(q, ref)

@@ -12,8 +12,33 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 DOMAIN = "cluster.local"
 """The cluster domain: services are `<name>.<namespace>.svc.<domain>`."""
+
+
+class HostSet(msgspec.Struct, frozen=True, cache_hash=True):
+    """Some hosts: exact ones, all that wildcards cover, or simply all (`whole`)."""
+
+    exact: frozenset[str] = frozenset()
+    patterns: tuple[str, ...] = ()
+    whole: bool = False
+
+    def __contains__(self, host: str) -> bool:
+        return self.whole or host in self.exact or any(covers(each, host) for each in self.patterns)
+
+    @property
+    def empty(self) -> bool:
+        """True when no host is in it."""
+        return not (self.whole or self.exact or self.patterns)
+
+
+def host_set(hosts: Iterable[str]) -> HostSet:
+    """Hosts and wildcards as a set."""
+    said = frozenset(hosts)
+    patterns = tuple(sorted(filter(is_wildcard, said)))
+    return HostSet(said.difference(patterns), patterns)
 
 
 def resolve(host: str, namespace: str, domain: str = DOMAIN) -> str:

@@ -24,7 +24,7 @@ from lateen.api.objects import in_namespace, ref_of
 from lateen.engine import Index, Q
 from lateen.lib.ids import Ref
 from lateen.model.destination_rules import destination_rule
-from lateen.model.hosts import covers, is_wildcard, resolve, service_host
+from lateen.model.hosts import HostSet, host_set, is_wildcard, resolve, service_host
 from lateen.model.mesh import (
     default_destination_rule_export,
     default_service_export,
@@ -33,22 +33,6 @@ from lateen.model.mesh import (
 )
 from lateen.model.services import annotated_export, export_to
 from lateen.model.visibility import Client, visible
-
-
-class Apart(msgspec.Struct, frozen=True, cache_hash=True):
-    """The hosts of which a client may get something else than others: exact ones, wildcards, or all (`whole`)."""
-
-    hosts: frozenset[str] = frozenset()
-    patterns: tuple[str, ...] = ()
-    whole: bool = False
-
-    def __contains__(self, host: str) -> bool:
-        return self.whole or host in self.hosts or any(covers(each, host) for each in self.patterns)
-
-    @property
-    def nothing(self) -> bool:
-        """True when the client sees everything as others do."""
-        return not (self.whole or self.hosts or self.patterns)
 
 
 def anybody(client: Client) -> Client:
@@ -66,13 +50,13 @@ def alike(q: Q, client: Client, host: str, *others: str) -> Client:
 
 def common(q: Q, client: Client) -> Client:
     """The client to list hosts for: `anybody` when this one sees all of them as others do."""
-    return anybody(client) if client.namespace and q(apart, client).nothing else client
+    return anybody(client) if client.namespace and q(apart, client).empty else client
 
 
-def apart(q: Q, client: Client) -> Apart:
+def apart(q: Q, client: Client) -> HostSet:
     """The hosts of which a client may get something of its own."""
     if client.sidecar is not None or q(_private_by_default):
-        return Apart(whole=True)
+        return HostSet(whole=True)
     nobody, namespace, cluster_domain = anybody(client), client.namespace, q(domain)
     said: set[str] = set(q(_exported_to, namespace))
     if not client.router:
@@ -84,14 +68,17 @@ def apart(q: Q, client: Client) -> Apart:
     for entry in in_namespace(q, ServiceEntry, namespace):
         hosts = (host.lower() for host in entry.spec.hosts)
         said.update(host for host in hosts if q(visible, client, host) != q(visible, nobody, host))
-    found = Apart(frozenset(each for each in said if not is_wildcard(each)), tuple(sorted(filter(is_wildcard, said))))
-    aliases = [alias for alias in q.groups(_BY_ALIAS) if alias in found]
-    names = {
-        service_host(each.name, each.namespace, cluster_domain)
-        for alias in aliases
-        for each in q.group(_BY_ALIAS, alias)
-    }
-    return msgspec.structs.replace(found, hosts=found.hosts | names) if names else found
+    found = host_set(said)
+    names = aliases_of(q, found)
+    return msgspec.structs.replace(found, exact=found.exact | names) if names else found
+
+
+def aliases_of(q: Q, hosts: HostSet) -> frozenset[str]:
+    """The Services that stand for one of some hosts."""
+    cluster_domain = q(domain)
+    named = (alias for alias in q.groups(_BY_ALIAS) if alias in hosts)
+    found = (each for alias in named for each in q.group(_BY_ALIAS, alias))
+    return frozenset(service_host(each.name, each.namespace, cluster_domain) for each in found)
 
 
 def _private_by_default(q: Q) -> bool:

@@ -154,9 +154,12 @@ def source_labels(q: Q, ref: Ref) -> frozenset[tuple[str, str]]:
     found = get(q, VirtualService, ref.namespace, ref.name)
     if found is None:
         return frozenset()
-    matches: list[ClientMatch] = [match for rule in q(rules_of, ref) for match in rule.match]
-    matches += [match for rule in (*found.spec.tls, *found.spec.tcp) for match in rule.match]
-    return frozenset(label for match in matches for label in match.source_labels.items())
+    return frozenset(_labels(q(rules_of, ref), found))
+
+
+def asked_labels(q: Q) -> frozenset[tuple[str, str]]:
+    """The labels that matches of any VirtualService ask the client's proxy for."""
+    return q.groups(_BY_SOURCE_LABEL)
 
 
 def reader(q: Q, ref: Ref, gateway: str, namespace: str, labels: Labels) -> Reader:
@@ -402,7 +405,20 @@ def _delegates(key: Ref, value: VirtualService) -> Iterable[Ref]:
     return [delegate_ref(each.delegate, key) for each in value.spec.http if each.delegate is not None]
 
 
+def _labels(rules: Iterable[HTTPRoute], value: VirtualService) -> Iterable[tuple[str, str]]:
+    matches: list[ClientMatch] = [match for rule in rules for match in rule.match]
+    matches += [match for rule in (*value.spec.tls, *value.spec.tcp) for match in rule.match]
+    return [label for match in matches for label in match.source_labels.items()]
+
+
+def _source_labels(_key: Ref, value: VirtualService) -> Iterable[tuple[str, str]]:
+    return _labels(value.spec.http, value)
+
+
 _KIND = ref_of(VirtualService, "", "").collection
 _BY_HOST: Index[str, VirtualService] = Index(_KIND, _hosts, "VirtualService by host")
 _BY_GATEWAY: Index[str, VirtualService] = Index(_KIND, _gateway_names, "VirtualService by gateway")
 _BY_DELEGATE: Index[Ref, VirtualService] = Index(_KIND, _delegates, "VirtualService by delegate")
+_BY_SOURCE_LABEL: Index[tuple[str, str], VirtualService] = Index(
+    _KIND, _source_labels, "VirtualService by source label"
+)

@@ -200,6 +200,12 @@ def _any(patterns: tuple[tuple[str, str], ...], service: MeshService) -> bool:
     )
 
 
+def selecting_labels(q: Q, namespace: str) -> frozenset[tuple[str, str]]:
+    """The labels by which Sidecars and DestinationRules tell clients of a namespace apart."""
+    selectors = [selector for _, selector in (*q(_sidecars, namespace), *q(_selecting_rules, namespace))]
+    return frozenset(label for each in selectors for label in each)
+
+
 def _sidecars(q: Q, namespace: str) -> tuple[tuple[Ref, Labels], ...]:
     found = sorted(in_namespace(q, Sidecar, namespace), key=lambda each: each.metadata.creation_timestamp or "9999")
     return tuple(

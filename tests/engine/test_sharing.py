@@ -105,10 +105,10 @@ metadata: {name: private, namespace: b}
 spec: {hosts: ["*.example"], exportTo: ["."], http: [{directResponse: {status: 200}}]}
 """,
     )
-    assert graph.pull(apart, Client("default")).nothing
-    assert graph.pull(apart, Client("c")).nothing
+    assert graph.pull(apart, Client("default")).empty
+    assert graph.pull(apart, Client("c")).empty
     own = graph.pull(apart, Client("b"))
-    assert (own.hosts, own.patterns) == ({"a.default.svc.cluster.local"}, ("*.example",))
+    assert (own.exact, own.patterns) == ({"a.default.svc.cluster.local"}, ("*.example",))
     assert "x.example" in own
     assert "b.default.svc.cluster.local" not in own
 
