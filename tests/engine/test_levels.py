@@ -38,7 +38,7 @@ SCOPES = [
 ASKED = [
     f"{table}/{host}"
     for table in (80, 81)
-    for host in ("a", "a.b", "b.default.svc.cluster.local", "10.96.0.1", "x.example", "nobody.test", "240.240.0.1")
+    for host in ("a", "a.b", "a.default.svc.cluster.local", "b.default", "10.96.0.1", "x.example", "nobody.test", "240.240.0.1")
 ]
 
 SPECS = {
@@ -103,11 +103,21 @@ SLICES = [
 ]
 
 
+NODES = [
+    each
+    for zone in ("1", "2")
+    for each in objects(
+        f"apiVersion: v1\nkind: Node\nmetadata: {{name: '{zone}', namespace: '', labels: "
+        f"{{topology.kubernetes.io/region: east, topology.kubernetes.io/zone: '{zone}'}}}}\n"
+    )
+]
+
+
 @settings(max_examples=250, deadline=None)
 @given(st.lists(st.one_of(services(), services_near(), others(), more()), max_size=6))
 def test_levels_make_what_each_proxy_would_get(configured: list[Object]) -> None:
     graph = Graph()
-    graph.commit(transaction([*SLICES, *configured]))
+    graph.commit(transaction([*NODES, *SLICES, *configured]))
     for scope in SCOPES:
         for kind in TYPES:
             shares = graph.pull(kind.shares, scope)
