@@ -35,11 +35,8 @@ SCOPES = [
         (ProxyKind.ROUTER, "b", LABELS[1], "1", False),
     )
 ]
-ASKED = [
-    f"{table}/{host}"
-    for table in (80, 81)
-    for host in ("a", "a.b", "a.default.svc.cluster.local", "b.default", "10.96.0.1", "x.example", "nobody.test", "240.240.0.1")
-]
+HOSTS = ("a", "a.b", "a.default.svc.cluster.local", "b.default", "10.96.0.1", "x.example", "nobody.test", "240.240.0.1")
+ASKED = [f"{table}/{host}" for table in (80, 81) for host in HOSTS]
 
 SPECS = {
     "Sidecar": (
