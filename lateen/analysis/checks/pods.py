@@ -21,6 +21,7 @@ from lateen.model.proxy_config import ANNOTATION, annotated
 from lateen.model.visibility import client_of
 
 _TEMPLATES = "inject.istio.io/templates"
+_INJECT = "sidecar.istio.io/inject"
 _EXCLUSIONS = tuple(f"traffic.sidecar.istio.io/exclude{each}" for each in ("OutboundPorts", "OutboundIPRanges"))
 
 Look = tuple[str, str, ObjectMeta, PodSpec]
@@ -80,6 +81,25 @@ def _around_a_lock(q: Q, look: Look) -> Iterator[Said]:
             place = base.removesuffix("spec") + at("metadata", "annotations", name)
             remedy = "remove it, and name what is called in a ServiceEntry"
             yield Said(place, "only known hosts may be called from here: what it excludes is refused", remedy)
+
+
+def _without_a_proxy(q: Q, look: Look) -> Iterator[Said]:
+    """The mesh (or the Sidecar that applies) lets this workload call known hosts only (REGISTRY_ONLY), and the Pod has
+    no proxy that knows them. Its own network lets it reach nothing outside of the mesh, by any name. The Pods and
+    Services of the mesh it does reach, in the clear and unnamed: there the servers decide.
+
+        labels: {sidecar.istio.io/inject: "false"}
+
+    Give it a proxy, or have servers refuse who shows no certificate (PeerAuthentication, mode STRICT).
+    """
+    namespace, base, metadata, _ = look
+    label = metadata.labels.get(_INJECT)
+    declined = (label or metadata.annotations.get(_INJECT) or "").lower() == "false"
+    gateway = "gateway" in metadata.annotations.get(_TEMPLATES, "").split(",")
+    if declined and not gateway and q(locked, q(client_of, namespace, key(metadata.labels), False)):
+        place = base.removesuffix("spec") + at("metadata", "labels" if label else "annotations", _INJECT)
+        message = "only known hosts may be called from here, and without a proxy it reaches every Pod and Service"
+        yield Said(place, message, "give it a proxy, or let servers ask for certificates: PeerAuthentication, STRICT")
 
 
 def _own_settings(q: Q, look: Look) -> Iterator[Said]:
@@ -168,5 +188,6 @@ CHECKS: tuple[Check, ...] = (
     *_each("LTN0106", "A container says no program", _without_command),
     *_each("LTN0107", "A value that a container needs is not there", _missing_value),
     *_each("LTN0260", "A sidecar is told to leave traffic alone where only known hosts may be called", _around_a_lock),
+    *_each("LTN0271", "A Pod without a proxy where only known hosts may be called", _without_a_proxy),
     *_each("LTN0261", "Settings of a proxy have no effect", _own_settings),
 )

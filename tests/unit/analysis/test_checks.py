@@ -348,6 +348,18 @@ def test_the_base_has_nothing_wrong() -> None:
             [LOCKED, deployment("traffic.sidecar.istio.io/excludeOutboundIPRanges: 10.0.0.0/8")],
             'LTN0260 Deployment x spec.template.metadata.annotations["traffic.sidecar.istio.io/excludeOutboundIPRanges"]: only known hosts',
         ),
+        (
+            [LOCKED, obj("v1", "Pod", f"{POD}}}]", "x", ", labels: {sidecar.istio.io/inject: 'false'}")],
+            'LTN0271 Pod x metadata.labels["sidecar.istio.io/inject"]: only known hosts may be called from here, and without a proxy',
+        ),
+        (
+            [LOCKED, deployment("sidecar.istio.io/inject: 'false'")],
+            'LTN0271 Deployment x spec.template.metadata.annotations["sidecar.istio.io/inject"]: only known hosts',
+        ),
+        (
+            [LOCKED, obj("batch/v1", "Job", "template: {metadata: {labels: {sidecar.istio.io/inject: 'false'}}, spec: {restartPolicy: Never, containers: [{name: a, command: [x]}]}}")],
+            'LTN0271 Job x spec.template.metadata.labels["sidecar.istio.io/inject"]: only known hosts',
+        ),
         ([obj("v1", "Pod", f"{POD}}}]", "x", ", annotations: {proxy.istio.io/config: 'concurrency: many'}")], "LTN0261 Pod x metadata.annotations"),
         ([deployment("proxy.istio.io/config: 'statusPort: 1'")], 'LTN0261 Deployment x spec.template.metadata.annotations["proxy.istio.io/config"]: statusPort has no effect'),
         ([deployment("proxy.istio.io/config: 'proxyMetadata: {LD_PRELOAD: x}'")], 'LTN0261 Deployment x spec.template.metadata.annotations["proxy.istio.io/config"]: LD_PRELOAD cannot be set for a proxy'),
@@ -416,6 +428,7 @@ def test_finding(texts: list[str], expected: str) -> None:
         [IN_THE_MESH, envoy_filter("applyTo: CLUSTER, patch: {operation: ADD, value: {name: mine}}")],
         [envoy_filter("applyTo: LISTENER, match: {listener: {name: none}}, patch: {operation: REMOVE}")],
         [deployment("traffic.sidecar.istio.io/excludeOutboundPorts: '3306', proxy.istio.io/config: 'concurrency: 2'")],
+        [obj("v1", "Pod", f"{POD}}}]", "x", ", labels: {sidecar.istio.io/inject: 'false'}")],
         [proxy_config("concurrency: 1"), proxy_config("selector: {matchLabels: {app: reviews}}", "z")],
         [tcp_entry("a.b", "10.1.2.3"), tcp_entry("b.b", "10.1.2.4", "z")],
         [
