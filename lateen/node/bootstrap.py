@@ -193,6 +193,8 @@ def argv(spec: BootstrapSpec, binary: Path, config: Path) -> list[str]:
         "--disable-hot-restart",
         "--drain-time-s",
         str(spec.drain_s),
+        "--file-flush-interval-msec",
+        "1000",
         "--drain-strategy",
         "immediate",
     ]

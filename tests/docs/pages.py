@@ -2,7 +2,8 @@
 
 A page holds fences ` ```yaml apply ` with configuration and ` ```yaml expect ` with a list of expectations
 (`tests/envoy/expectations.py`). ` ```yaml lab ` is configuration for whole proxies (`tests/lab`) instead
-of route tables alone. A configuration replaces the one before it on the page. ` ```yaml refused ` is a document that
+of route tables alone. A configuration replaces the one before it on the page; `also` adds to it, and an object replaces
+one of the same name. ` ```yaml refused ` is a document that
 is not taken, and ` ```yaml findings ` what is said about the configuration or document before it: `CODE LINE:COLUMN
 PATH: MESSAGE` for what is wrong with a document by itself, `CODE KIND NAMESPACE/NAME PATH: MESSAGE` for what does not
 fit together, each from its beginning.
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 Kind = Literal["apply", "lab", "expect", "findings", "refused"]
-_FENCE = re.compile(r"^```yaml (apply|lab|expect|findings|refused)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```yaml (apply|lab|expect|findings|refused)( also)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Step:
 def steps(page: Path) -> list[Step]:
     """The fences of a page in order."""
     text = page.read_text()
-    return [
-        Step(cast("Kind", found[1]), found[2], text[: found.start()].count("\n") + 1) for found in _FENCE.finditer(text)
-    ]
+    made: list[Step] = []
+    for found in _FENCE.finditer(text):
+        kind, own = cast("Kind", found[1]), found[3]
+        if found[2]:
+            before = next(each for each in reversed(made) if each.kind == kind)
+            own = f"{before.text}---\n{own}"
+        made.append(Step(kind, own, text[: found.start()].count("\n") + 1))
+    return made

@@ -28,8 +28,9 @@ SECURITY = (
     *("tcp-authorization", "path-normalization", "dry-run"),
 )
 """Pages that need callers with certificates: tests/docs/test_security_pages.py runs them."""
-ELSEWHERE = (*SECURITY, *TRUST, "dns", "virtual-machines")
-"""Pages with tests of their own: tests/docs/test_dns_page.py, tests/e2e/test_machines_pages.py."""
+ELSEWHERE = (*SECURITY, *TRUST, "dns", "virtual-machines", "proxy-config")
+"""Pages with tests of their own: tests/docs/test_dns_page.py, tests/docs/test_proxy_config_page.py,
+tests/e2e/test_machines_pages.py."""
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class Envoy:
         config.write_text(json.dumps({**bootstrap, "admin": {"address": {"pipe": {"path": str(self._admin)}}}}))
         prefix = in_own_network() if own_network else prefix
         arguments = ["-c", str(config), "--log-path", str(self.log), "-l", "warning", "--concurrency", "1"]
-        arguments += ["--disable-hot-restart", "--drain-time-s", "0"]
+        arguments += ["--disable-hot-restart", "--drain-time-s", "0", "--file-flush-interval-msec", "50"]
         self._output = (directory / "output.log").open("wb")
         self.process = subprocess.Popen(
             [*prefix, str(envoy_binary()), *arguments],

@@ -10,6 +10,7 @@
   outside: true               by a client without a proxy, to the application
   together: 3                 so many at once, each on a connection of its own
   before: 5                   so many requests before, whose answers don't count
+  logged: [audit, " 200"]     after it a line of the gateway's log has all of these
 Each with `from` (null: no answer), `status`, `statuses` (of requests at once), `shares` and `endpoints` (of calls),
 and `saw`: parts of what the server says about the connection and the request (`tests/lab/server.py`).
 """
@@ -17,6 +18,7 @@ and `saw`: parts of what the server says about the connection and the request (`
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +28,7 @@ from tests.lab.world import APPLICATION
 
 Json = dict[str, Any]
 VERBS = ("LINE", "GRPC", "WEBSOCKET", "GET")
-OWN = {"at", "tls", "client", "outside", "together", "before", "saw", "statuses", "LINE", "GRPC", "WEBSOCKET"}
+OWN = {"logged", "at", "tls", "client", "outside", "together", "before", "saw", "statuses", "LINE", "GRPC", "WEBSOCKET"}
 KEYS = {*OWN, *VERBS, "from", "status", "shares", "endpoints", "of", "headers", "script"}
 
 
@@ -40,6 +42,8 @@ def check(lab: Lab, expectation: Json) -> bool:
     for server, steps in expectation.get("script", {}).items():
         lab.servers.script(server.replace("/", "-"), *(str(each) for each in steps))
     verb = next(each for each in VERBS if each in expectation)
+    words = expectation.get("logged", ())
+    before = _logged(lab, words)
     url = urlsplit(expectation[verb] if verb == "GET" else f"//{expectation[verb]}")
     host, port = url.hostname or "", url.port or 80
     how: Json = {"mark": OUTSIDE} if expectation.get("outside") else {}
@@ -60,7 +64,14 @@ def check(lab: Lab, expectation: Json) -> bool:
         for _ in range(expectation.get("before", 0)):
             ask(lab, at, **asked)
         _requests(lab, expectation, at, asked)
+    if words:
+        lab.wait(lambda: _logged(lab, words) > before)
     return True
+
+
+def _logged(lab: Lab, words: Sequence[str]) -> int:
+    """How many lines of the gateway's log have all words."""
+    return sum(all(word in line for word in words) for line in lab.gateway.envoy.logs().splitlines()) if words else 0
 
 
 def _requests(lab: Lab, expectation: Json, at: str, asked: Json) -> None:
