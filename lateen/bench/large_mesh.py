@@ -172,7 +172,7 @@ def _mesh(called: int, others: int) -> Iterator[LargeMesh]:
         folder = home / "mesh"
         folder.mkdir()
         source = FolderSource(folder)
-        source.put("bench", _own(called))
+        source.put("bench", own_objects(called))
         if others:
             shape = MeshShape(others, 1)
             source.put("common", common(shape))
@@ -194,7 +194,7 @@ def _mesh(called: int, others: int) -> Iterator[LargeMesh]:
         yield LargeMesh(cable, near, server)
 
 
-def _own(called: int) -> list[Json]:
+def own_objects(called: int) -> list[Json]:
     """Client and server, and services that all lead to the server; only what the mesh has may be called."""
     meta = {"namespace": NAMESPACE}
     made: list[Json] = [

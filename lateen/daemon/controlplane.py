@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import gc
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import grpc.aio
@@ -41,6 +42,7 @@ from lateen.daemon.identities import Identities
 from lateen.daemon.inputs import Inputs, initial
 from lateen.daemon.jwt_keys import key_fetcher
 from lateen.daemon.kubernetes_api import KubernetesApi
+from lateen.daemon.learning import LearnedFile, memories
 from lateen.daemon.machines import Machines
 from lateen.daemon.metrics import Metrics
 from lateen.daemon.modules import module_fetcher
@@ -69,6 +71,7 @@ from lateen.security.serving import (
 )
 from lateen.security.tokens import TokenIssuer
 from lateen.xds.auth import Authenticated, Believing
+from lateen.xds.learned import Learned
 from lateen.xds.server import OPTIONS, XdsServer
 
 _STOP_S = 1.0
@@ -115,7 +118,13 @@ class ControlPlane:
         tokens = TokenIssuer(layout.state / "tokens.json")
         self._identities = Identities(store, tokens, lambda: self._authority.domain())
         rule = Authenticated(self._peer_of, self._identities.peer_of_token, self._identities.account_of)
-        self._xds = XdsServer(graph, TYPES, scope_of, rule, StoreQuarantine(store), tracked=configures)
+        learned = Learned(time.time)
+        self._learned = LearnedFile(learned, layout.state / "learned.json")
+        self._learned.load()
+        memory_of = memories(learned, graph)
+        self._xds = XdsServer(
+            graph, TYPES, scope_of, rule, StoreQuarantine(store), tracked=configures, memory_of=memory_of
+        )
         self._keys = key_fetcher(self._xds.pump, layout.state / "jwks.json")
         self._errors = ErrorRates(store, lambda: graph.pull(cluster_domain))
         self._authority = Authority(
@@ -168,6 +177,7 @@ class ControlPlane:
             parts.create_task(self._xds.run(), name="xds")
             parts.create_task(self._metrics.run(), name="metrics")
             parts.create_task(return_memory(), name="memory")
+            parts.create_task(self._learned.run(), name="what workloads call")
             parts.create_task(self._keys.run(), name="keys of token issuers")
             parts.create_task(self._modules.run(), name="WebAssembly modules")
             parts.create_task(self._addresses.run(), name="addresses of ServiceEntries")

@@ -135,6 +135,14 @@ def scope_of(q: Q, proxy: Proxy) -> Scope:
     )
 
 
+def workload_of(q: Q, proxy: Proxy) -> tuple[str, str, str]:
+    """Namespace, service account and canonical name of what a proxy belongs to: the same for all of its replicas."""
+    found = q(pod_workload, proxy.namespace, proxy.name) or q(entry_workload, proxy.namespace, proxy.name)
+    if found is not None:
+        return found.namespace, found.service_account, found.canonical_name
+    return proxy.namespace, proxy.service_account or "default", dict(proxy.labels).get("app", proxy.name)
+
+
 def _discovers(q: Q, proxy: Proxy, namespace: str, labels: Labels, metadata: Labels) -> bool:
     """True when a proxy is to ask for what it needs: it can, neither the mesh nor its Pod wants it otherwise, no
     EnvoyFilter is for what it would not have, and no Sidecar says where listeners are."""

@@ -17,10 +17,13 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from lateen.xds.catalogue import Audience, Catalogue, Reader
+from lateen.xds.learned import Memory
 from lateen.xds.subscription import Need, Subscription
 
 UNKNOWN_MAX: Final = 256
 """Unknown names of one client."""
+LEARNED: Final = ""
+"""What stands in a client's needs for its workload's earlier calls; no resource has this name."""
 
 
 class Demand:
@@ -35,6 +38,7 @@ class Demand:
         audience: Callable[[], Audience],
         clusters: int | None,
         exhausted: Callable[[], None],
+        memory: Memory | None = None,
     ) -> None:
         self._reader = reader
         self._catalogue = catalogue
@@ -42,6 +46,7 @@ class Demand:
         self._audience = audience
         self._clusters = clusters
         self._exhausted = exhausted
+        self._memory = memory
         self._behind: dict[Need, str] = {}
         self._needs: dict[Need, frozenset[Need]] = {}
         self._unknown: set[Need] = set()
@@ -73,6 +78,20 @@ class Demand:
             self._put(index, asked, name)
             self._subscriptions[index].force(name)
 
+    def warm(self, index: int) -> Iterator[None]:
+        """Gives the client what others of its workload asked for of a type before it asks itself, one a step."""
+        if self._memory is None or not self._audience().scope.on_demand or not self._by_ask(index):
+            return
+        known = frozenset[Need]()
+        for name in self._memory.names(index):
+            known |= {(index, name)}
+            self._set((index, LEARNED), known)
+            yield
+
+    def _by_ask(self, index: int) -> bool:
+        """True for types whose names say what the workload calls."""
+        return self.names(index) or index == self._clusters
+
     def leave(self) -> list[Need]:
         """Gives up everything; what to `ask` for again in another audience."""
         asked = list(self._behind)
@@ -95,7 +114,10 @@ class Demand:
         if made is not None:
             needs.update((index, each) for each in made.together)
         self._set((index, name), frozenset(needs))
-        if made is not None and name in subscription.asked and not made.origins:
+        asked = made is not None and name in subscription.asked
+        if self._memory is not None and made is not None and asked and made.origins and self._by_ask(index):
+            self._memory.note(index, name)
+        if made is not None and asked and not made.origins:
             self._unknown.add((index, name))
             if len(self._unknown) > UNKNOWN_MAX:
                 self._exhausted()

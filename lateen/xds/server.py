@@ -34,6 +34,7 @@ from lateen.lib.ids import Ref
 from lateen.xds.auth import Context as AuthContext
 from lateen.xds.auth import Identify, Refused
 from lateen.xds.catalogue import Catalogue
+from lateen.xds.learned import Memory
 from lateen.xds.nack import Court, Quarantine, Refusal
 from lateen.xds.progress import Behind, Progress, lagging, progress
 from lateen.xds.pump import Pump
@@ -105,13 +106,16 @@ class XdsServer:
         quarantine: Quarantine | None = None,
         on_nack: Callable[[Refusal], None] = lambda _: None,
         tracked: Callable[[Ref], bool] = lambda _: True,
+        memory_of: Callable[[Proxy], Memory] | None = None,
     ) -> None:
+        """`memory_of` is what a proxy's workload was seen to call before."""
         self.pump = Pump(graph)
         self.counters: Counter[str] = Counter()
         self._news: list[Callable[[], None]] = []
         self._scope_of = scope_of
         self._identify = identify
         self._catalogue = Catalogue(self.pump, types, tracked)
+        self._memory_of = memory_of
         self._streams: dict[Stream, None] = {}
         self._ends: dict[Stream, Callable[[str], None]] = {}
         self._ready: dict[Stream, None] = {}
@@ -201,6 +205,7 @@ class XdsServer:
             self.pump,
             lambda on_change: self.pump.watch(on_change, self._scope_of, proxy),
             self._events,
+            self._memory_of(proxy) if self._memory_of is not None else None,
         )
         self._streams[stream] = None
         log.info("proxy connected", proxy=f"{proxy.namespace}/{proxy.name}", protocol=protocol, peer=stream.peer)

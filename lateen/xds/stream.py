@@ -29,6 +29,7 @@ from lateen.lib.ids import Ref
 from lateen.xds.catalogue import Catalogue, Entry
 from lateen.xds.demand import Demand, in_steps
 from lateen.xds.lags import NOTHING, Lag, Lags
+from lateen.xds.learned import Memory
 from lateen.xds.pump import Handle, Pump
 from lateen.xds.subscription import UNKNOWN, Offer, Subscription
 from lateen.xds.wire import delta_chunk, delta_response, sotw_response
@@ -93,6 +94,7 @@ class Stream:
         pump: Pump,
         scope: Callable[[Callable[[], None]], Handle[Scope]],
         events: Events,
+        memory: Memory | None = None,
     ) -> None:
         self.proxy = proxy
         self.node_id = node_id
@@ -114,7 +116,7 @@ class Stream:
         self._sated = False  # it gets everything, whatever it could do
         self._audience = catalogue.enter(self._scope.value())
         self._demand = Demand(
-            self, catalogue, self.subscriptions, lambda: self._audience, self._clusters, self._give_everything
+            self, catalogue, self.subscriptions, lambda: self._audience, self._clusters, self._give_everything, memory
         )
         self._bodies: dict[int, dict[str, Resource]] = {}  # sotw: what the client has
         self._offered: dict[int, dict[str, Resource]] = {}  # sotw: what is in flight
@@ -180,6 +182,8 @@ class Stream:
             self._keep_until = asyncio.get_running_loop().time() + SETTLE_S
         yield from self._unsubscribe(index, subscription, unsubscribe)
         yield from self._subscribe(index, subscription, subscribe)
+        if known is None:
+            yield from self._demand.warm(index)
 
     def _subscribe(self, index: int, subscription: Subscription, names: tuple[str, ...]) -> Iterator[None]:
         by_name = self._demand.names(index)
@@ -290,6 +294,8 @@ class Stream:
                 self._catalogue.unask(self, before, index, name)
                 yield
         yield from in_steps(asks, self._demand)
+        for index in tuple(self.subscriptions):
+            yield from self._demand.warm(index)
         if scope.on_demand and self._hosts in self.subscriptions:
             self.subscriptions[self._hosts].withdraw_unnamed()
         self._catalogue.exit(before)
