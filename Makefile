@@ -2,12 +2,14 @@
 SHELL := /bin/bash
 export PATH := $(PATH):/usr/sbin:/sbin
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-long test-kube check bench stubs constraints clean
+.PHONY: help up down test test-long test-kube check bench soak stubs constraints clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 # Arguments of `lateen up` and `lateen down`: make up ARGS="--name two --gateway-port 8090"
 ARGS ?=
+# How long `make soak` goes on
+MINUTES ?= 30
 # What `make bench` does with its results: it compares them with those in bench/results; `make bench SAVE=1` replaces those
 BENCH := --results bench/results $(if $(SAVE),--save)
 # Which tests run two at a time; those of tests/e2e follow, alone on the machine, since they measure under load
@@ -26,7 +28,8 @@ help:
 	@echo "make test-long  the tests that take long"
 	@echo "make test-kube  the tests against a real Kubernetes and kubectl, built from source (minutes, once)"
 	@echo "make check      ruff, basedpyright, import-linter"
-	@echo "make bench      benchmarks, side by side, with ratios"
+	@echo "make bench      benchmarks, side by side, with ratios to earlier results"
+	@echo "make soak       half an hour of churn (MINUTES=30): is memory flat?"
 
 up: $(VENV)/.run
 	@scripts/packages.sh nft:nftables
@@ -63,6 +66,9 @@ bench: $(VENV)/.run
 	done
 	@$(BIN)/lateen bench proxy $(BENCH)
 	@$(BIN)/lateen bench envoy $(BENCH)
+
+soak: $(VENV)/.run
+	@$(BIN)/lateen bench soak --minutes $(MINUTES)
 
 typings: $(VENV)/.dev scripts/stubs.py
 	@echo "making type stubs of the xDS messages"

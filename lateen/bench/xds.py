@@ -153,7 +153,7 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Report:
         mesh = {"common": common(workloads), **{f"svc{n}": service(shape, n) for n in range(shape.services)}}
         say(f"{shape.services} services, {shape.sidecars} sidecars")
         started = time.time()
-        server, source = stack.enter_context(_server(plan, home, mesh))
+        server, source = stack.enter_context(serve_mesh(plan, home, mesh))
         read_s = time.time() - started
         say(f"the mesh was read in {read_s:.1f} s")
         floor = Helper("lateen.bench.xds_floor", floor_address := f"127.0.0.1:{free_port()}")
@@ -161,7 +161,8 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Report:
         floor.read()
         began = time.time()
         before = server.cpu_s()
-        sidecars = _fleet(plan, server.address, began, stack)
+        sidecars = fleet(plan, server.address, range(shape.sidecars), began=began)
+        stack.callback(sidecars.close)
         ready: Json = json.loads(sidecars.read())
         cold = Row(
             name="cold start",
@@ -171,7 +172,9 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Report:
             sidecars=shape.sidecars,
             messages=int(ready["responses"]),
         )
-        _fleet(plan, floor_address, 0, stack, floor=True).read()
+        listeners = fleet(plan, floor_address, range(shape.sidecars), floor=True)
+        stack.callback(listeners.close)
+        listeners.read()
         rows = [_change(plan, source, server, sidecars, floor, each) for each in _CHANGES]
         peak_mib = server.peak_mib()
         if plan.confirm:
@@ -273,7 +276,8 @@ def _seen(
     return msgspec.structs.replace(row, envoy_s=round(seen - started, 3))
 
 
-def _fleet(plan: Plan, target: str, began: float, stack: ExitStack, *, floor: bool = False) -> Helper:
+def fleet(plan: Plan, target: str, numbers: range, *, began: float = 0, floor: bool = False) -> Helper:
+    """Some of the plan's sidecars in a process of their own; its first line comes when they are ready."""
     shape = plan.shape
     clients = [
         Client(
@@ -282,9 +286,9 @@ def _fleet(plan: Plan, target: str, began: float, stack: ExitStack, *, floor: bo
             address_of(each),
             tuple(f"{HTTP}/{host_of(used)}:{HTTP}" for used in used_by(shape, each)),
         )
-        for each in range(shape.sidecars)
+        for each in numbers
     ]
-    fleet = Fleet(
+    wanted = Fleet(
         target=target,
         clients=tuple(clients),
         tables=(str(HTTP), str(GRPC)),
@@ -295,13 +299,12 @@ def _fleet(plan: Plan, target: str, began: float, stack: ExitStack, *, floor: bo
         began=began,
     )
     helper = Helper("lateen.bench.xds_sidecars")
-    stack.callback(helper.close)
-    helper.tell(msgspec.json.encode(fleet).decode())
+    helper.tell(msgspec.json.encode(wanted).decode())
     return helper
 
 
 @contextmanager
-def _server(plan: Plan, home: Path, mesh: dict[str, list[Json]]) -> Iterator[tuple[Server, Source]]:
+def serve_mesh(plan: Plan, home: Path, mesh: dict[str, list[Json]]) -> Iterator[tuple[Server, Source]]:
     """The server under test with the mesh in front of it, and where to change the mesh."""
     port = free_port()
     address = f"127.0.0.1:{port}"

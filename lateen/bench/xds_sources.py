@@ -25,6 +25,10 @@ class Source(Protocol):
         """Makes or replaces objects."""
         ...
 
+    def delete(self, name: str, documents: Sequence[Json]) -> None:
+        """Takes them away."""
+        ...
+
 
 class FolderSource:
     """Files in a folder."""
@@ -36,6 +40,9 @@ class FolderSource:
         fresh = self._folder / f".{name}.new"
         fresh.write_text("\n---\n".join(json.dumps(each) for each in documents))
         fresh.rename(self._folder / f"{name}.yaml")
+
+    def delete(self, name: str, documents: Sequence[Json]) -> None:
+        (self._folder / f"{name}.yaml").unlink()
 
 
 class ApiSource:
@@ -57,6 +64,15 @@ class ApiSource:
         changed = [each for each in documents if self._known.get(_key(each)) != each]
         self._runner.run(self._put(changed))
         self._known |= {_key(each): each for each in changed}
+
+    def delete(self, name: str, documents: Sequence[Json]) -> None:
+        self._runner.run(self._delete(documents))
+
+    async def _delete(self, documents: Sequence[Json]) -> None:
+        for each in documents:
+            metadata = each["metadata"]
+            await self._client.delete(each["kind"], metadata["name"], metadata.get("namespace", ""), grace_s=0)
+            del self._known[_key(each)]
 
     async def _put(self, documents: Sequence[Json]) -> None:
         for each in documents:

@@ -16,6 +16,9 @@ from lateen.bench.proxy import ProxyPlan, ProxyReport, Way
 from lateen.bench.proxy import figures as proxy_figures
 from lateen.bench.proxy import measure as measure_proxy
 from lateen.bench.results import Figures, compared, load, store
+from lateen.bench.soak import SoakPlan, SoakReport
+from lateen.bench.soak import figures as soak_figures
+from lateen.bench.soak import soak as run_soak
 from lateen.bench.xds import Plan, Report, Row, measure
 from lateen.bench.xds import figures as xds_figures
 from lateen.bench.xds_mesh import MeshShape
@@ -23,7 +26,7 @@ from lateen.cli.options import output
 from lateen.cli.output import document, table
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T", Report, ProxyReport, LargeReport)
+T = TypeVar("T", Report, ProxyReport, LargeReport, SoakReport)
 
 
 @click.group("bench")
@@ -218,3 +221,23 @@ def _show_large(report: LargeReport) -> None:
 
 def _grown(before_mib: float, after_mib: float) -> str:
     return f"{before_mib:.1f} MiB, {after_mib:.1f} MiB"
+
+
+@command.command("soak")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=30, show_default=True)
+@click.option("--period", type=click.FloatRange(0, min_open=True), default=5, show_default=True, help="Minutes a line.")
+@click.option("--source", type=click.Choice(["folder", "api"]), default="api", help="Where the mesh is.")
+@results
+@output()
+def soak(
+    minutes: float, period: float, source: Literal["folder", "api"], folder: Path | None, save: bool, output: str
+) -> None:
+    """A control plane under churn, with sidecars that leave and come back: is its memory flat? Exit code 1 if not."""
+    plan = SoakPlan(minutes=minutes, period_minutes=min(period, minutes), source=source)
+    report = run_soak(plan, lambda text: click.echo(text, err=True))
+    if output != "table":
+        document(report, output)
+    compare(folder, "soak", report, soak_figures, save=save)
+    click.echo(f"the last period has {report.growth:.2f} times the memory of the one after the first", err=True)
+    if not report.flat:
+        raise SystemExit(1)
