@@ -29,6 +29,7 @@ VERBS: Final = {
     "delete": "Remove objects",
     "validate": "Check files without a mesh",
     "kubeconfig": "The path of the kubeconfig with which kubectl reaches the mesh",
+    "token": "A token with which a service account uses the API and the pages",
     "proxy-status": "Every proxy: in sync, behind, rejecting",
     "proxy-config": "What a proxy holds, from the live proxy",
     "ca": "The certificate authority: show, rotate, export, import",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final, cast
 
 import msgspec
@@ -18,8 +19,12 @@ from starlette.routing import Route
 
 from lateen.api import kinds
 from lateen.api.struct import Json
+from lateen.apiserver.errors import ForbiddenError, to_status
+from lateen.apiserver.resources import Resources
 from lateen.apiserver.rows import Row
 from lateen.apiserver.store import Store
+from lateen.apiserver.targets import Attributes
+from lateen.apiserver.users import MASTERS, Authorizer, User
 from lateen.lib.findings import Finding
 from lateen.lib.layout import Layout
 from lateen.xds.server import ProxyStatus
@@ -32,6 +37,18 @@ _SECRET_NAME: Final = re.compile(
 _SECRET_KEY: Final = re.compile("(password|passwd|passphrase|secret|token|api[-_]?key|private[-_]?key)$", re.IGNORECASE)
 
 
+class View(msgspec.Struct, frozen=True):
+    """What somebody may see of a mesh now: objects in order, proxies."""
+
+    name: str
+    ready: bool
+    revision: int
+    rows: Sequence[Row]
+    proxies: Sequence[ProxyStatus]
+    layout: Layout
+    user: User | None = None
+
+
 class Mesh(msgspec.Struct, frozen=True):
     """One running mesh, as pages see it."""
 
@@ -41,6 +58,24 @@ class Mesh(msgspec.Struct, frozen=True):
     ready: Callable[[], bool]
     metrics: Callable[[], bytes]
     layout: Layout
+    allows: Authorizer
+    resources: Resources
+
+    def view(self, request: Request) -> View:
+        """For who asks, if that was asked: objects that he may list, and proxies where he may list Pods."""
+        user: User | None = request.scope.get("state", {}).get("user")
+        rows, proxies = sorted(self.store.rows(), key=lambda row: row.ref), self.proxies()
+        if user is not None and MASTERS not in user.groups:
+
+            @cache
+            def may(collection: tuple[str, str], namespace: str) -> bool:
+                resource = self.resources.of(collection)
+                wanted = Attributes("list", collection[0], resource.plural if resource else "", "", namespace)
+                return self.allows(user, wanted) is None
+
+            rows = [row for row in rows if may(row.ref.collection, row.ref.namespace)]
+            proxies = [each for each in proxies if may(("", "Pod"), each.proxy.namespace)]
+        return View(self.name, self.ready(), self.store.revision, rows, proxies, self.layout, user)
 
 
 def findings_of(row: Row) -> list[Finding]:
@@ -115,24 +150,23 @@ def proxy_json(status: ProxyStatus) -> Json:
     }
 
 
-def overview(mesh: Mesh) -> Json:
+def overview(view: View) -> Json:
     """The mesh in short."""
-    rows = mesh.store.rows()
     counts: dict[str, int] = {}
-    for row in rows:
+    for row in view.rows:
         counts[row.ref.kind] = counts.get(row.ref.kind, 0) + 1
     return {
-        "name": mesh.name,
-        "ready": mesh.ready(),
-        "revision": mesh.store.revision,
+        "name": view.name,
+        "ready": view.ready,
+        "revision": view.revision,
         "objects": dict(sorted(counts.items())),
-        "findings": [msgspec.to_builtins(each) for row in rows for each in findings_of(row)],
-        "proxies": [proxy_json(each) for each in mesh.proxies()],
+        "findings": [msgspec.to_builtins(each) for row in view.rows for each in findings_of(row)],
+        "proxies": [proxy_json(each) for each in view.proxies],
         "paths": {
-            "state": str(mesh.layout.state),
-            "logs": str(mesh.layout.logs),
-            "api": str(mesh.layout.api_socket),
-            "xds": str(mesh.layout.xds_socket),
+            "state": str(view.layout.state),
+            "logs": str(view.layout.logs),
+            "api": str(view.layout.api_socket),
+            "xds": str(view.layout.xds_socket),
         },
     }
 
@@ -140,26 +174,33 @@ def overview(mesh: Mesh) -> Json:
 def mesh_routes(mesh: Mesh) -> list[Route]:
     """`/lateen/v1/overview`, `/lateen/v1/proxies`, `/lateen/v1/objects[/KIND]`, `/metrics`."""
 
-    async def overview_json(_: Request) -> Response:
-        return json_response(overview(mesh))
+    async def overview_json(request: Request) -> Response:
+        return json_response(overview(mesh.view(request)))
 
-    async def proxies_object(_: Request) -> Response:
-        return json_response({"proxies": [proxy_json(each) for each in mesh.proxies()]})
+    async def proxies_json(request: Request) -> Response:
+        return json_response({"proxies": [proxy_json(each) for each in mesh.view(request).proxies]})
 
     async def objects_json(request: Request) -> Response:
         word = request.path_params.get("kind", "")
         kind = kinds.by_name(word) if word else None
         if word and kind is None:
             return json_response({"error": f"there is no kind {word!r}"}, 404)
-        rows = mesh.store.list((kind.group, kind.kind)) if kind else sorted(mesh.store.rows(), key=lambda row: row.ref)
-        return json_response({"items": [shown(row) for row in rows]})
+        rows = mesh.view(request).rows
+        return json_response(
+            {"items": [shown(row) for row in rows if kind is None or row.ref.collection == (kind.group, kind.kind)]}
+        )
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
+        user: User | None = request.scope.get("state", {}).get("user")
+        why_not = mesh.allows(user, Attributes("get", path="/metrics")) if user is not None else None
+        if why_not is not None:
+            error = ForbiddenError(f"forbidden: {why_not}", remedy="bind the ClusterRole lateen:debug to this user")
+            return json_response(to_status(error), error.CODE)
         return metrics_response(mesh)
 
     return [
         Route("/lateen/v1/overview", overview_json),
-        Route("/lateen/v1/proxies", proxies_object),
+        Route("/lateen/v1/proxies", proxies_json),
         Route("/lateen/v1/objects", objects_json),
         Route("/lateen/v1/objects/{kind}", objects_json),
         Route("/metrics", metrics),

@@ -23,11 +23,16 @@ from starlette.routing import Mount, Route
 from lateen import __version__
 from lateen.api.struct import Json
 from lateen.apiserver.rows import Row
-from lateen.console.data import Mesh, findings_of, json_response, mesh_routes, metrics_response, proxy_json
+from lateen.apiserver.users import User
+from lateen.console.data import Mesh, View, findings_of, json_response, mesh_routes, metrics_response, proxy_json
+from lateen.console.login import Login
 
 _HOSTS = ["localhost", "127.0.0.1"]
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
-_HEADERS = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+_HEADERS = {"content-security-policy": _POLICY, "referrer-policy": "same-origin"}
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #1c2024; }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
@@ -42,13 +47,11 @@ code { font-size: .9em } p.none { color: #60666c }
 _TYPES = ("CDS", "EDS", "ECDS", "LDS", "RDS", "VHDS", "SDS")
 
 
-def pages(mesh: Mesh) -> Starlette:
-    """The pages as an ASGI application."""
+def pages(mesh: Mesh, login: Login | None = None) -> Starlette:
+    """The pages as an ASGI application; with `login` for who has logged in."""
 
-    async def index(_: Request) -> Response:
-        return HTMLResponse(
-            render(mesh), headers={"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
-        )
+    async def index(request: Request) -> Response:
+        return page(mesh.name, render(mesh.view(request)))
 
     async def healthy(_: Request) -> Response:
         return Response("ok\n")
@@ -67,8 +70,12 @@ def pages(mesh: Mesh) -> Starlette:
             Route("/readyz", ready),
             Mount("/api", routes=api),
             *rest,
+            *(login.routes if login is not None else ()),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS),
+            *([Middleware(login.asked)] if login is not None else ()),
+        ],
     )
 
 
@@ -90,22 +97,32 @@ def debug_pages(mesh: Mesh, routes: Sequence[Route]) -> Starlette:
     )
 
 
-def render(mesh: Mesh) -> str:
+def render(view: View) -> str:
     """The overview."""
-    rows = sorted(mesh.store.rows(), key=lambda row: row.ref)
-    state = "ready" if mesh.ready() else "loading"
+    state = "ready" if view.ready else "loading"
     parts = [
-        f"<h1>{escape(mesh.name)}</h1><p>{state} at revision {mesh.store.revision}, {len(rows)} objects</p>",
-        _section("Findings", ("Level", "Object", "Where", "What", "Remedy"), _finding_rows(rows)),
-        _section("Proxies", ("Proxy", "Kind", *_TYPES), _proxy_rows(mesh)),
-        _section("Pods", ("Pod", "Phase", "Ready", "Address"), _pod_rows(rows)),
-        _section("Objects", ("Kind", "Object", "Generation", "Findings"), _object_rows(rows)),
-        _section("Where things are", ("What", "Path"), _path_rows(mesh)),
+        _who(view.user),
+        f"<h1>{escape(view.name)}</h1><p>{state} at revision {view.revision}, {len(view.rows)} objects</p>",
+        _section("Findings", ("Level", "Object", "Where", "What", "Remedy"), _finding_rows(view.rows)),
+        _section("Proxies", ("Proxy", "Kind", *_TYPES), _proxy_rows(view)),
+        _section("Pods", ("Pod", "Phase", "Ready", "Address"), _pod_rows(view.rows)),
+        _section("Objects", ("Kind", "Object", "Generation", "Findings"), _object_rows(view.rows)),
+        _section("Where things are", ("What", "Path"), _path_rows(view)),
     ]
-    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>lateen: {escape(mesh.name)}"
-    return (
-        f"<!doctype html><html lang=en><head>{head}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body>"
-    )
+    return "".join(parts)
+
+
+def page(title: str, content: str) -> HTMLResponse:
+    """A page: no script, nothing from elsewhere, its forms for these pages alone."""
+    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>lateen: {escape(title)}"
+    text = f"<!doctype html><html lang=en><head>{head}</title><style>{_STYLE}</style></head><body>{content}</body>"
+    return HTMLResponse(text, headers=_HEADERS)
+
+
+def _who(user: User | None) -> str:
+    if user is None:
+        return ""
+    return f"<form method=post action=/logout><p>{escape(user.name)} <button>Log out</button></p></form>"
 
 
 def _section(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -128,8 +145,8 @@ def _finding_rows(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
             )
 
 
-def _proxy_rows(mesh: Mesh) -> Iterable[Sequence[str]]:
-    for status in mesh.proxies():
+def _proxy_rows(view: View) -> Iterable[Sequence[str]]:
+    for status in view.proxies:
         each = proxy_json(status)
         types: dict[str, Json] = each["types"]
         yield (
@@ -172,7 +189,7 @@ def _object_rows(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
             )
 
 
-def _path_rows(mesh: Mesh) -> Iterable[Sequence[str]]:
-    layout = mesh.layout
+def _path_rows(view: View) -> Iterable[Sequence[str]]:
+    layout = view.layout
     for what, path in (("state", layout.state), ("logs", layout.logs), ("API", layout.api_socket)):
         yield (what, f"<code>{escape(str(path))}</code>")

@@ -23,13 +23,15 @@ import structlog
 
 from lateen.api.check import check
 from lateen.apiserver.rbac import Roles
+from lateen.apiserver.resources import Resources
 from lateen.apiserver.rows import Row
 from lateen.apiserver.serving import serve, tcp_listener
 from lateen.apiserver.store import Store
 from lateen.console.access import guarded, own_or_token
 from lateen.console.data import findings_of, mesh_routes
 from lateen.console.debug import debug_routes
-from lateen.console.pages import Mesh, debug_pages, pages
+from lateen.console.login import Login
+from lateen.console.pages import Mesh, debug_pages, page, pages
 from lateen.daemon.addresses import AddressWriter
 from lateen.daemon.analysis import Analysis
 from lateen.daemon.authority import Authority
@@ -61,6 +63,7 @@ from lateen.model.mesh import domain as cluster_domain
 from lateen.security.account_tokens import AccountTokens
 from lateen.security.client import unix_target
 from lateen.security.csr import CertificateService
+from lateen.security.oidc import Oidc, Provider
 from lateen.security.peer import AuthContext, PeerIdentity, peer_of
 from lateen.security.serving import (
     SERVER_OPTIONS,
@@ -147,12 +150,18 @@ class ControlPlane:
         self._certificates = CertificateService(self._authority.ca, tokens, self._identities.certificate_of, domain)
         self._serving = ServingCertificate(self._authority.ca, domain)
         self._metrics = Metrics(store, self._xds.proxies, lambda: self._xds.counters)
-        mesh = Mesh(settings.name, store, self._xds.proxies, lambda: self._ready, self._metrics.text, layout)
+        roles, resources = Roles(store), Resources(store.rows())
+        store.subscribe(resources)
+        proxies, metrics = self._xds.proxies, self._metrics.text
+        mesh = Mesh(settings.name, store, proxies, lambda: self._ready, metrics, layout, roles, resources)
+        self._oidc = oidc(settings)
         debug = debug_routes(mesh, graph)
         self._kubernetes = KubernetesApi(
             settings,
             store,
             AccountTokens(layout.api / "tokens.json"),
+            self._oidc,
+            resources=resources,
             check=check,
             analyse=self._analyse,
             ready=lambda: self._ready,
@@ -167,8 +176,10 @@ class ControlPlane:
                 describe_route(store, graph),
             ],
         )
-        self._pages = pages(mesh)
-        self._debug = debug_pages(mesh, guarded(debug, own_or_token(self._kubernetes.authenticate), Roles(store)))
+        known = self._kubernetes.authenticate
+        asks = settings.console_login or self._oidc is not None
+        self._pages = pages(mesh, Login(settings.name, known, self._oidc, page) if asks else None)
+        self._debug = debug_pages(mesh, guarded(debug, own_or_token(known), roles))
 
     async def run(self) -> None:
         """Serves until cancelled."""
@@ -186,6 +197,8 @@ class ControlPlane:
             parts.create_task(self._errors.run(), name="error rates")
             parts.create_task(self._machines.run(), name="machines")
             parts.create_task(self._authority.run(), name="CA")
+            if self._oidc is not None:
+                parts.create_task(self._oidc.run(), name="identity provider")
             await self._settled.wait()
             gc.collect()
             gc.freeze()  # what is loaded stays: a full collection over it would stop the loop for its length
@@ -244,6 +257,23 @@ class ControlPlane:
 
     def _held(self, refs: Sequence[Ref]) -> list[Row]:
         return [row for row in map(self._store.get, refs) if row is not None and row.held is not None]
+
+
+def oidc(settings: Settings) -> Oidc | None:
+    """The mesh's identity provider."""
+    if not settings.oidc_issuer:
+        return None
+    provider = Provider(
+        issuer=settings.oidc_issuer,
+        client_id=settings.oidc_client_id,
+        secret_file=settings.oidc_client_secret_file,
+        ca_file=settings.oidc_ca_file,
+        username_claim=settings.oidc_username_claim,
+        username_prefix=settings.oidc_username_prefix,
+        groups_claim=settings.oidc_groups_claim,
+        groups_prefix=settings.oidc_groups_prefix,
+    )
+    return Oidc(provider, settings.layout().state / "oidc.json")
 
 
 async def _until(done: Callable[[], bool], at_most_s: float) -> None:

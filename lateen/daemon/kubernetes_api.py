@@ -31,13 +31,14 @@ from lateen.apiserver.serving import Tls, serve, tcp_listener, unix_listener
 from lateen.apiserver.shown import json_response
 from lateen.apiserver.store import Store
 from lateen.apiserver.transactions import ref_of
-from lateen.apiserver.users import User
+from lateen.apiserver.users import AUTHENTICATED, User
 from lateen.apiserver.validation import Check
 from lateen.daemon.pod_streams import PodStreams
 from lateen.daemon.settings import Settings
 from lateen.security.account_tokens import Account, AccountTokens
 from lateen.security.api_access import ApiAccess
 from lateen.security.files import write_secret
+from lateen.security.oidc import Oidc, issuer_of
 
 
 class KubernetesApi:
@@ -48,7 +49,9 @@ class KubernetesApi:
         settings: Settings,
         store: Store,
         tokens: AccountTokens,
+        oidc: Oidc | None,
         *,
+        resources: Resources,
         check: Check,
         analyse: Analyse,
         ready: Callable[[], bool],
@@ -58,9 +61,8 @@ class KubernetesApi:
         self._settings = settings
         self._store = store
         self._tokens = tokens
+        self._oidc = oidc
         self._pod_token = pod_token
-        resources = Resources(store.rows())
-        store.subscribe(resources)
         self._application = application(
             store,
             check=check,
@@ -92,7 +94,13 @@ class KubernetesApi:
             tasks.create_task(serve(identified(self._application, owner), socket), name="API on a socket")
 
     def authenticate(self, token: str) -> User | None:
-        """Whose token that is; nobody's once its account is gone or was made anew."""
+        """Whose token that is: a service account's, until that is gone or was made anew, or a person's."""
+        if self._oidc is not None and issuer_of(token) == self._oidc.issuer:
+            person = self._oidc.read(token)
+            if person is None:
+                self._oidc.look_again()
+                return None
+            return User(person.name, (*person.groups, AUTHENTICATED))
         account = self._tokens.read(token)
         row = self._store.get(ref_of_kind(ServiceAccount, account.namespace, account.name)) if account else None
         if account is None or row is None or row.decode()["metadata"]["uid"] != account.uid:

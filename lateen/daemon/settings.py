@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -57,6 +58,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     api_port: Port = 6443
     """The Kubernetes API with TLS, on loopback always; 0: off (the mesh's own programs use a Unix socket)."""
+
+    console_login: bool = False
+    """Whether the pages ask who one is, and show what one's roles in the API allow; always with `oidc_issuer`."""
+
+    oidc_issuer: str = ""
+    """The identity provider (its issuer URL) whose users may log in to the pages and use the API; empty: none."""
+
+    oidc_client_id: str = ""
+    """What the provider calls this mesh; tokens must be for it."""
+
+    oidc_client_secret_file: str = ""
+    """A file with the client's secret; empty for a public client, which PKCE protects."""
+
+    oidc_ca_file: str = ""
+    """A CA (PEM) that the provider's certificate may be from."""
+
+    oidc_username_claim: str = "sub"
+    """The claim that is the user's name in the API."""
+
+    oidc_username_prefix: str = "oidc:"
+    """What is put before it, so that nobody is taken for another sort of user."""
+
+    oidc_groups_claim: str = "groups"
+    """The claim that is the user's groups in the API."""
+
+    oidc_groups_prefix: str = "oidc:"
+    """What is put before each."""
 
     xds_port: Port = 15012
     """xDS and CA with TLS, on loopback, and on `vm_host`; 0: off (the mesh's own proxies use a Unix socket)."""
@@ -114,6 +142,7 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
             remedy="choose another --name",
         )
     _check_addresses(settings)
+    _check_provider(settings)
     uid = os.getuid()
     state_home = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME", "/")) / ".local/state")
     runtime = environ.get("XDG_RUNTIME_DIR")
@@ -154,6 +183,24 @@ def _check_addresses(settings: Settings) -> None:
             raise SettingsError(f"{name}: {text} has too few addresses", remedy=f"/{_SMALLEST_RANGE} or larger")
     if ranges["pod_range"].overlaps(ranges["vip_range"]):
         raise SettingsError("pod_range and vip_range overlap", remedy="choose ranges that have no address in common")
+
+
+def _check_provider(settings: Settings) -> None:
+    issuer = urlsplit(settings.oidc_issuer)
+    if not settings.oidc_issuer:
+        if settings.oidc_client_id:
+            raise SettingsError("oidc_client_id: there is no oidc_issuer", remedy="say both, or neither")
+        return
+    local = issuer.scheme == "http" and issuer.hostname in ("127.0.0.1", "::1", "localhost")
+    if not issuer.hostname or not (issuer.scheme == "https" or local) or issuer.query or issuer.fragment:
+        message = f"oidc_issuer: {settings.oidc_issuer!r} is no issuer"
+        raise SettingsError(message, remedy="an https:// URL as the provider's tokens have it in `iss`")
+    if not settings.oidc_client_id:
+        raise SettingsError("oidc_issuer: there is no oidc_client_id", remedy="say what the provider calls this mesh")
+    for name in ("oidc_client_secret_file", "oidc_ca_file"):
+        file = getattr(settings, name)
+        if file and not os.access(file, os.R_OK):
+            raise SettingsError(f"{name}: {file} cannot be read", remedy="name a file that can be")
 
 
 def read(path: Path) -> Settings:

@@ -74,13 +74,31 @@ async def get(
                 continue
             if response.status not in accepted:
                 raise FetchError(f"{shown(url)} answered {response.status}")
-            body = bytearray()
-            async for part in response.aiter_stream():
-                body += part
-                if len(body) > max_bytes:
-                    raise FetchError(f"{shown(url)} sent more than {max_bytes} bytes")
-        return Fetched(response.status, found, bytes(body))
+            return Fetched(response.status, found, await _body(response, url, max_bytes))
     raise FetchError(f"more than {MAX_REDIRECTS} redirects")
+
+
+async def post(
+    connections: httpcore.AsyncConnectionPool, url: str, content: bytes, headers: Mapping[str, str], max_bytes: int
+) -> Fetched:
+    """What an address answers to some content, without redirects. FetchError for another status than 200, and for more
+    bytes."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise FetchError(f"{url[:200]!r} is not an address of HTTP or HTTPS")
+    async with connections.stream("POST", url, headers=list(headers.items()), content=content) as response:
+        if response.status != 200:
+            raise FetchError(f"{shown(url)} answered {response.status}")
+        return Fetched(200, {}, await _body(response, url, max_bytes))
+
+
+async def _body(response: httpcore.Response, url: str, max_bytes: int) -> bytes:
+    body = bytearray()
+    async for part in response.aiter_stream():
+        body += part
+        if len(body) > max_bytes:
+            raise FetchError(f"{shown(url)} sent more than {max_bytes} bytes")
+    return bytes(body)
 
 
 def shown(url: str) -> str:

@@ -7,10 +7,11 @@ import hashlib
 import json
 import secrets
 import time
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
@@ -25,13 +26,14 @@ class LoginError(Exception):
 class IdentityProvider:
     """Serves `/.well-known/openid-configuration`, `/keys`, the same after a while as `/slow`, and `/nothing`.
 
-    Who has a password (`users`: name to password and claims) logs in at `/login`, which sends the browser back with a
-    code, and gets tokens for it at `/oauth/token` (authorization code with PKCE, RFC 6749 and 7636).
+    Who has a password (`users`: name to password and claims) logs in at `/login` (a form for browsers), which sends the
+    browser back with a code, and gets tokens for it at `/oauth/token` (authorization code with PKCE, RFC 6749 and
+    7636), with an ID token for the client if it asked with a nonce (OpenID Connect).
     """
 
     def __init__(self) -> None:
         self.users: dict[str, tuple[str, dict[str, Any]]] = {}
-        self._codes: dict[str, tuple[str, str]] = {}
+        self._codes: dict[str, dict[str, str]] = {}
         self._number = 0
         self._keys: list[RSAKey] = []
         self.rotate()
@@ -39,7 +41,7 @@ class IdentityProvider:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._answer(200, provider.answer(self.path))
+                self._answer(200, provider.answer(self.path), kind="text/html" if "/login" in self.path else "")
 
             def do_POST(self) -> None:
                 form = dict(parse_qsl(self.rfile.read(int(self.headers["content-length"])).decode()))
@@ -51,10 +53,12 @@ class IdentityProvider:
                 except LoginError as error:
                     self._answer(401, str(error))
 
-            def _answer(self, status: int, text: str, location: str = "") -> None:
+            def _answer(self, status: int, text: str, location: str = "", kind: str = "") -> None:
                 body = text.encode()
                 self.send_response(status)
                 self.send_header("content-length", str(len(body)))
+                if kind:
+                    self.send_header("content-type", kind)
                 if location:
                     self.send_header("location", location)
                 self.end_headers()
@@ -101,6 +105,8 @@ class IdentityProvider:
         if path.startswith("/.well-known/openid-configuration"):
             named = {"authorization_endpoint": "login", "token_endpoint": "oauth/token", "jwks_uri": "keys"}
             return json.dumps({"issuer": self.issuer, **{name: f"{self.issuer}/{at}" for name, at in named.items()}})
+        if path.startswith("/login"):
+            return _form(dict(parse_qsl(urlsplit(path).query)))
         if path.startswith("/nothing"):
             return '{"keys": []}'
         if path.startswith("/slow"):
@@ -113,17 +119,23 @@ class IdentityProvider:
         if not password or not secrets.compare_digest(password, form["password"]):
             raise LoginError("wrong user or password")
         code = secrets.token_urlsafe()
-        self._codes[code] = (form["username"], form["code_challenge"])
+        self._codes[code] = form
         return f"{form['redirect_uri']}?{urlencode({'code': code, 'state': form['state']})}"
 
     def tokens(self, form: dict[str, str]) -> str:
         """Tokens for a code, once. LoginError when the verifier is not that of the login."""
-        name, challenge = self._codes.pop(form["code"], ("", ""))
+        asked = self._codes.pop(form["code"], {})
         digest = hashlib.sha256(form["code_verifier"].encode()).digest()
-        if not name or base64.urlsafe_b64encode(digest).decode().rstrip("=") != challenge:
+        if not asked or base64.urlsafe_b64encode(digest).decode().rstrip("=") != asked["code_challenge"]:
             raise LoginError("no such code")
-        token = self.token(name, **self.users[name][1])
-        return json.dumps({"access_token": token, "token_type": "Bearer", "expires_in": 3600})
+        if form.get("redirect_uri", asked["redirect_uri"]) != asked["redirect_uri"]:
+            raise LoginError("the code is for another address")
+        name = asked["username"]
+        claims = self.users[name][1]
+        answer = {"access_token": self.token(name, **claims), "token_type": "Bearer", "expires_in": 3600}
+        if "nonce" in asked:
+            answer["id_token"] = self.token(name, **(claims | {"aud": asked["client_id"], "nonce": asked["nonce"]}))
+        return json.dumps(answer)
 
     def token(self, subject: str = "alice", **claims: Any) -> str:
         """A token good for an hour; a claim None leaves one out."""
@@ -137,3 +149,11 @@ class IdentityProvider:
         """Goes away."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def _form(asked: dict[str, str]) -> str:
+    hidden = "".join(
+        f'<input type=hidden name="{escape(name)}" value="{escape(said)}">' for name, said in asked.items()
+    )
+    fields = "<input name=username><input name=password type=password><button>Go</button>"
+    return f"<!doctype html><title>Provider</title><form method=post action=/login>{hidden}{fields}</form>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import tempfile
 from collections.abc import AsyncIterator
@@ -31,8 +32,9 @@ KEY = "-----BEGIN PRIVATE KEY-----\nsecret of the shop\n-----END PRIVATE KEY----
 class Attacked(ControlPlane):
     """The control plane and what its Pods hold: `shop/gateway-1` and `bank/vault-1`."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory, vm_host=own_address(), vm_login_port=free_port(), vm_gateway_port=0)
+    def __init__(self, directory: Path, **more: Any) -> None:
+        vm = {"vm_host": own_address(), "vm_login_port": free_port(), "vm_gateway_port": 0}
+        super().__init__(directory, **vm, **more)
         self.uids: dict[str, str] = {}
         self._identities: dict[str, tuple[str, str]] = {}
 
@@ -123,17 +125,22 @@ class Attacked(ControlPlane):
         finally:
             call.cancel()
 
+    async def bind(self, role: str, subject: Json, namespace: str = "") -> None:
+        """Gives somebody a role, everywhere or in a namespace."""
+        group = "rbac.authorization.k8s.io"
+        binding: Json = {"apiVersion": f"{group}/v1", "kind": "RoleBinding" if namespace else "ClusterRoleBinding"}
+        name = re.sub("[^a-z0-9-]", "-", f"{role}-{subject.get('namespace', '')}-{subject['name']}".lower())
+        binding["metadata"] = {"name": name, **({"namespace": namespace} if namespace else {})}
+        binding["roleRef"] = {"apiGroup": group, "kind": "ClusterRole", "name": role}
+        binding["subjects"] = [subject if subject["kind"] == "ServiceAccount" else {"apiGroup": group, **subject}]
+        await self.client.create(binding)
+
     async def account_token(self, namespace: str, name: str, *roles: str) -> str:
         """A token for the API of a service account that is made with some roles everywhere."""
         account = {"kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
         await self.client.create({"apiVersion": "v1", **account})
-        group = "rbac.authorization.k8s.io"
         for role in roles:
-            binding: Json = {"apiVersion": f"{group}/v1", "kind": "ClusterRoleBinding"}
-            binding["metadata"] = {"name": f"{namespace}-{name}-{role.replace(':', '-')}"}
-            binding["roleRef"] = {"apiGroup": group, "kind": "ClusterRole", "name": role}
-            binding["subjects"] = [{"kind": "ServiceAccount", "name": name, "namespace": namespace}]
-            await self.client.create(binding)
+            await self.bind(role, {"kind": "ServiceAccount", "name": name, "namespace": namespace})
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
         return (await self.client.post(path, {"spec": {}}))["status"]["token"]
 
@@ -161,10 +168,10 @@ def own_address() -> str:
 
 
 @asynccontextmanager
-async def attacked() -> AsyncIterator[Attacked]:
-    """A running one, with its Pods."""
+async def attacked(**settings: Any) -> AsyncIterator[Attacked]:
+    """A running one, with its Pods and more settings."""
     with tempfile.TemporaryDirectory(prefix="ltn-", dir="/tmp") as directory:
-        plane = Attacked(Path(directory))
+        plane = Attacked(Path(directory), **settings)
         await plane.up()
         try:
             await plane.populate()

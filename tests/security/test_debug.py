@@ -14,6 +14,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from lateen.apiserver.applying import apply_files
 from tests.security.plane import Attacked, attacked
 
 PATHS = ("syncz", "adsz", "configz", "registryz", "endpointz", "authorizationz", "mesh")
@@ -60,7 +61,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plane() -> AsyncIterator[Attacked]:
     async with attacked() as made:
-        assert (await made.client.apply([("all.yaml", SERVICE)])).applied
+        assert (await apply_files(made.client, [("all.yaml", SERVICE)])).applied
         yield made
 
 
