@@ -66,6 +66,7 @@ bench: $(VENV)/.run
 	done
 	@$(BIN)/lateen bench proxy $(BENCH)
 	@$(BIN)/lateen bench envoy $(BENCH)
+	@$(BIN)/lateen bench truth $(BENCH)
 
 soak: $(VENV)/.run
 	@$(BIN)/lateen bench soak --minutes $(MINUTES)

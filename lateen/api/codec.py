@@ -8,8 +8,10 @@ say is `lateen.api.check`'s business; decoding never fails on a document that it
 from __future__ import annotations
 
 import base64
+import functools
+import threading
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -20,6 +22,7 @@ from lateen.lib.quantities import Quantity, parse_quantity
 from lateen.lib.secrets import Masked, MaskedBase64, MaskedText
 
 T = TypeVar("T")
+_PREPARING: Final = threading.Lock()
 
 
 class DecodeError(ValueError):
@@ -37,6 +40,7 @@ def decode(raw: Json) -> Object:
 
 def decode_as(raw: Any, target: type[T]) -> T:
     """Raw JSON as a value of a type of the API. DecodeError when it does not fit."""
+    prepare(target)
     try:
         return msgspec.convert(raw, target, dec_hook=_decode_hook)
     except msgspec.ValidationError as first:
@@ -48,6 +52,14 @@ def decode_as(raw: Any, target: type[T]) -> T:
             except msgspec.ValidationError as second:
                 raise DecodeError(str(second)) from None
         raise DecodeError(str(first)) from None
+
+
+@functools.cache
+def prepare(target: type[Any]) -> None:
+    """Lets msgspec look at a type, one thread at a time: two that do so at once for the first time crash the process
+    (seen with 0.22, in the loop and in a thread that validates)."""
+    with _PREPARING:
+        msgspec.json.Decoder(target)
 
 
 def encode(value: Object | msgspec.Struct) -> Json:

@@ -33,6 +33,14 @@ main()
 """The command line where the packages of the control plane, and what they need, cannot be imported."""
 
 
+CUT = """
+table inet cut {
+  chain input { type filter hook input priority 0; iifname eth0 drop; }
+  chain output { type filter hook output priority 0; oifname eth0 drop; }
+}
+"""
+
+
 def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
@@ -94,6 +102,18 @@ class Host:
             )
         self._programs.append(program)
         return program
+
+    def cut_off(self) -> None:
+        """Drops every packet to and from other machines: connections neither end nor answer."""
+        self._nft(CUT)
+
+    def mend(self) -> None:
+        """Ends `cut_off`."""
+        self._nft("delete table inet cut")
+
+    def _nft(self, rules: str) -> None:
+        command = ["ip", "netns", "exec", self.name, "nft", "-f", "-"]
+        subprocess.run(command, input=rules.encode(), check=True)
 
     def agent(self, bundle: Path, *more: str) -> subprocess.Popen[bytes]:
         """Starts the agent as a user would, with the control plane not installed."""

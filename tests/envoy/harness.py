@@ -405,9 +405,11 @@ def _from_ads() -> ConfigSource:
 
 
 @contextlib.asynccontextmanager
-async def serving(server: XdsServer, address: str) -> AsyncIterator[int]:
+async def serving(
+    server: XdsServer, address: str, options: tuple[tuple[str, int], ...] = OPTIONS
+) -> AsyncIterator[int]:
     """Runs an xDS server in plaintext on `unix:PATH` or `127.0.0.1:0`; gives the port (1 for a Unix socket)."""
-    transport = grpc.aio.server(options=OPTIONS)
+    transport = grpc.aio.server(options=options)
     transport.add_generic_rpc_handlers((server.handler(),))
     port = transport.add_insecure_port(address)
     await transport.start()

@@ -19,6 +19,9 @@ from lateen.bench.results import Figures, compared, load, store
 from lateen.bench.soak import SoakPlan, SoakReport
 from lateen.bench.soak import figures as soak_figures
 from lateen.bench.soak import soak as run_soak
+from lateen.bench.truth import TruthPlan, TruthReport
+from lateen.bench.truth import figures as truth_figures
+from lateen.bench.truth import measure as measure_truth
 from lateen.bench.xds import Plan, Report, Row, measure
 from lateen.bench.xds import figures as xds_figures
 from lateen.bench.xds_mesh import MeshShape
@@ -26,7 +29,7 @@ from lateen.cli.options import output
 from lateen.cli.output import document, table
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T", Report, ProxyReport, LargeReport, SoakReport)
+T = TypeVar("T", Report, ProxyReport, LargeReport, SoakReport, TruthReport)
 
 
 @click.group("bench")
@@ -124,6 +127,37 @@ def _shown(row: Row) -> tuple[str, ...]:
     envoys = "never heard" if row.unheard else "-" if row.envoy_s is None else f"{row.envoy_s:.3f} s"
     counts = (f"{row.bytes_each:,.0f}", str(row.sidecars), str(row.messages))
     return (row.name, f"{row.last_s:.3f} s", f"{row.cpu_s:.3f} s", *counts, *floor, envoys)
+
+
+@command.command("truth")
+@click.option("--objects", type=click.IntRange(1), default=1000, show_default=True)
+@click.option(
+    "--seconds", type=click.FloatRange(0.1), default=10, show_default=True, help="In which all of them change."
+)
+@click.option("--sidecars", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--eager", is_flag=True, help="Sidecars that get everything at once: each needs every object.")
+@results
+@output()
+def truth(
+    objects: int, seconds: float, sidecars: int, eager: bool, folder: Path | None, save: bool, output: str
+) -> None:
+    """What it costs to say of every object whether it is live, while many change: seconds until the conditions are
+    right, statuses written, CPU of the whole control plane."""
+    plan = TruthPlan(objects=objects, seconds=seconds, sidecars=sidecars, on_demand=not eager)
+    report = measure_truth(plan, lambda text: click.echo(text, err=True))
+    name = f"truth-{objects}-{seconds:g}s-{sidecars}-{'eager' if eager else 'on-demand'}"
+    if output != "table":
+        document(report, output)
+    else:
+        _show_truth(report)
+    compare(folder, name, report, truth_figures, save=save)
+
+
+def _show_truth(report: TruthReport) -> None:
+    columns = ("CHANGED", "IN", "NEEDED", "RIGHT AFTER THE LAST", "P50", "P99", "STATUSES", "CPU")
+    times = [f"{each:.3f} s" for each in (report.right_s, report.p50_s, report.p99_s)]
+    row = (report.plan.objects, f"{report.took_s:g} s", report.needed, *times, report.statuses, f"{report.cpu_s:.2f} s")
+    table(columns, [tuple(map(str, row))])
 
 
 @command.command("proxy")

@@ -33,7 +33,7 @@ from lateen.envoy.types import TYPES
 from lateen.intent.scope import scope_of
 from lateen.lib.ids import Ref
 from lateen.xds.auth import Believing
-from lateen.xds.server import SERVICE, XdsServer
+from lateen.xds.server import OPTIONS, SERVICE, XdsServer
 from tests.envoy.harness import CLUSTER, ENDPOINT, LISTENER, ROUTE, serving
 from tests.unit.apiserver import api
 
@@ -243,12 +243,13 @@ def _complete(status: Any) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def running() -> AsyncIterator[Plane]:
-    """A plane with the two services and nobody connected."""
+async def running(host: str = "", options: tuple[tuple[str, int], ...] = OPTIONS) -> AsyncIterator[Plane]:
+    """A plane with the two services and nobody connected; xDS is on a Unix socket, or at a port of an address."""
     with tempfile.TemporaryDirectory(prefix="lateen-") as name:
         store = await Store.open(Path(name) / "store.db")
-        plane = Plane(store, f"unix:{name}/xds.sock")
-        async with serving(plane.xds, plane.address):
+        plane = Plane(store, f"{host}:0" if host else f"unix:{name}/xds.sock")
+        async with serving(plane.xds, plane.address, options) as port:
+            plane.address = f"{host}:{port}" if host else plane.address
             tasks = [asyncio.create_task(plane.writer.run()), asyncio.create_task(plane.analysis.run())]
             await plane.apply(WORKLOADS)
             try:
