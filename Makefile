@@ -67,6 +67,7 @@ bench: $(VENV)/.run
 	@$(BIN)/lateen bench proxy $(BENCH)
 	@$(BIN)/lateen bench envoy $(BENCH)
 	@$(BIN)/lateen bench truth $(BENCH)
+	@$(BIN)/lateen bench api $(BENCH)
 
 soak: $(VENV)/.run
 	@$(BIN)/lateen bench soak --minutes $(MINUTES)

@@ -24,6 +24,7 @@ from lateen.api.metadata import metadata_problems
 from lateen.api.problems import Problem
 from lateen.api.shape import UNKNOWN_FIELD, Faults, check_struct, children
 from lateen.api.struct import Json, Object, Struct
+from lateen.api.types import struct_type
 from lateen.lib.findings import Finding, Level
 from lateen.lib.ids import Ref
 from lateen.lib.suggest import did_you_mean, nearest
@@ -139,13 +140,20 @@ def _problems(kind: Kind, body: dict[str, Any], ref: Ref) -> Iterator[tuple[Path
 
 def _status(kind: Kind, body: Mapping[str, Any]) -> Iterator[tuple[Path, Problem, bool]]:
     """A status may say more than the types know; but the part they know must fit."""
-    typed = next((each for each in msgspec.structs.fields(kind.type) if each.name == "status"), None)
+    typed = _status_of(kind.type)
     status = body.get("status")
     if status is not None and typed is not None:
         try:
-            codec.decode_as(status, cast("type[Struct]", typed.type))
+            codec.decode_as(status, typed)
         except codec.DecodeError as error:
             yield ("status",), Problem("", f"the status does not fit: {error}", "leave it out"), False
+
+
+@cache
+def _status_of(kind: type[Object]) -> type[Struct] | None:
+    """The type of a kind's status, where it has one."""
+    typed = next((each.type for each in msgspec.structs.fields(kind) if each.name == "status"), None)
+    return cast("type[Struct] | None", typed)
 
 
 def _sound_parts(kind: type[Struct], raw: Any, path: Path) -> Iterator[tuple[Path, Struct]]:
@@ -178,10 +186,10 @@ def _rules(value: Struct, path: Path) -> Iterator[tuple[Path, Problem]]:
 @cache
 def _inner_fields(kind: type[Struct]) -> tuple[tuple[str, str], ...]:
     """Attribute and wire name of the fields with structs that have rules, themselves or further inside."""
-    info = msgspec.inspect.type_info(kind)
-    assert isinstance(info, msgspec.inspect.StructType)
     return tuple(
-        (each.name, each.encode_name) for each in info.fields if any(map(_has_rules, _struct_types(each.type)))
+        (each.name, each.encode_name)
+        for each in struct_type(kind).fields
+        if any(map(_has_rules, _struct_types(each.type)))
     )
 
 

@@ -16,6 +16,7 @@ from msgspec import inspect
 
 from lateen.api.kinds import KINDS, VIEWS, Kind
 from lateen.api.struct import Json, ObjectMeta, Struct
+from lateen.api.types import struct_type
 from lateen.lib.durations import Duration
 from lateen.lib.quantities import Quantity
 
@@ -96,8 +97,7 @@ def _add(kind: type[Struct], found: dict[str, Json]) -> None:
         return
     own: Json = {"type": "object", "description": python.cleandoc(kind.__doc__ or "")}
     found[name] = own
-    info = inspect.type_info(kind)
-    assert isinstance(info, inspect.StructType)
+    info = struct_type(kind)
     own["properties"] = {each.encode_name: _schema(each.type, found) for each in info.fields}
     required = [each.encode_name for each in info.fields if each.required]
     if required:

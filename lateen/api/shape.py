@@ -17,6 +17,7 @@ from msgspec import inspect
 
 from lateen.api.codec import decode_base64
 from lateen.api.struct import ObjectMeta, Struct
+from lateen.api.types import struct_type
 from lateen.lib.durations import Duration, parse_duration
 from lateen.lib.quantities import Quantity, parse_quantity
 from lateen.lib.secrets import MaskedBase64
@@ -106,8 +107,7 @@ def _structs(node: inspect.Type, raw: Any, path: Path) -> Iterator[tuple[type[St
 
 @cache
 def _shape(kind: type[Struct]) -> Shape:
-    info = inspect.type_info(kind)
-    assert isinstance(info, inspect.StructType)
+    info = struct_type(kind)
     return Shape(
         kind,
         {each.encode_name: (_checker(each.type), each.type) for each in info.fields},

@@ -30,6 +30,7 @@ _SCALE: Final = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
 _STREAMS: Final = {
     "pods": (
         ("log", "Pod", ("get",)),
+        ("attach", "PodAttachOptions", ("create", "get")),
         ("exec", "PodExecOptions", ("create", "get")),
         ("portforward", "PodPortForwardOptions", ("create", "get")),
     ),

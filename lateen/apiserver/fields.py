@@ -136,6 +136,9 @@ def _compare(before: Any, after: Any, schema: Json, path: Path, found: Differenc
         if kind != "whole":
             found.changed |= fields_of(after, schema, path, containers=True)
         return
+    if kind == "map":
+        _compare_maps(before, after, schema, path, found)
+        return
     old = {step: each for step, each, _ in _parts(before, schema, kind)}
     new = {step: (each, inner) for step, each, inner in _parts(after, schema, kind)}
     for step, (each, inner) in new.items():
@@ -151,8 +154,24 @@ def _compare(before: Any, after: Any, schema: Json, path: Path, found: Differenc
             here = (*path, step)
             found.removed.add(here)
             if kind != "set":
-                inner = child(schema, step[2:]) if kind == "map" else items_of(schema)
-                found.removed |= fields_of(each, inner, here, containers=True)
+                found.removed |= fields_of(each, items_of(schema), here, containers=True)
+
+
+def _compare_maps(before: Json, after: Json, schema: Json, path: Path, found: Difference) -> None:
+    for name, each in after.items():
+        there = name in before
+        if there and before[name] == each:
+            continue
+        here, inner = (*path, f"f:{name}"), child(schema, name)
+        if there:
+            _compare(before[name], each, inner, here, found)
+        else:
+            found.changed.add(here)
+            found.changed |= fields_of(each, inner, here, containers=True)
+    for name in before.keys() - after.keys():
+        here = (*path, f"f:{name}")
+        found.removed.add(here)
+        found.removed |= fields_of(before[name], child(schema, name), here, containers=True)
 
 
 def to_json(fields: Iterable[Path]) -> Json:

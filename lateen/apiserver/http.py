@@ -101,6 +101,8 @@ def application(
     own = _Own(store, ready)
     return Starlette(
         routes=[
+            Route("/api/{version}/{rest:path}", api.objects, methods=_METHODS),  # first: nearly all requests are these
+            Route("/apis/{group}/{version}/{rest:path}", api.objects, methods=_METHODS),
             *(_by_path(each, roles) for each in routes),
             *past_routes(store, check),
             Route("/api", api.core),
@@ -109,8 +111,6 @@ def application(
             Route("/apis/{group}/{version}", api.kinds),
             Route("/api/{version}", api.kinds),
             WebSocketRoute("/api/v1/namespaces/{namespace}/pods/{name}/{part}", sockets.serve),
-            Route("/api/{version}/{rest:path}", api.objects, methods=_METHODS),
-            Route("/apis/{group}/{version}/{rest:path}", api.objects, methods=_METHODS),
             Route("/openapi/v2", api.openapi_v2),
             Route("/openapi/v3", api.openapi_index),
             Route("/openapi/v3/api/{version}", api.openapi),
@@ -349,7 +349,7 @@ class _Sockets:
             await socket.send_denial_response(json_response(to_status(error), error.CODE))
 
 
-_STREAMED: Final = {"exec": streams.execute, "portforward": streams.forward}
+_STREAMED: Final = {"attach": streams.attach, "exec": streams.execute, "portforward": streams.forward}
 
 
 class _Own:

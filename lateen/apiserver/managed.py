@@ -77,18 +77,24 @@ def updated(entries: Sequence[Entry], before: Json, after: Json, schema: Json, b
     found.changed.discard(())
     if not found.changed and not found.removed:
         return list(entries)
-    mine: Fields = set()
+    own: Entry | None = None
     others: list[Entry] = []
+    touched = found.changed | found.removed
     for each in entries:
         same = each.manager == by.manager and each.operation == "Update" and each.subresource == by.subresource
         if same and each.api_version == by.api_version:
-            mine = each.fields
+            own = each
             continue
-        left = each.fields - found.changed - found.removed
-        if left:
+        theirs = each.fields
+        if not theirs & touched:
+            others.append(each)
+        elif left := theirs - touched:
             others.append(msgspec.structs.replace(each, fields_v1=fields.to_json(left)))
-    mine = (mine | found.changed) - found.removed
-    if mine:
+    had: Fields = own.fields if own is not None else set()
+    mine = (had | found.changed) - found.removed
+    if own is not None and mine == had:
+        others.append(msgspec.structs.replace(own, time=by.now))
+    elif mine:
         others.append(_entry(by, "Update", mine))
     return others
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, Protocol
 
@@ -43,6 +45,9 @@ class LogOptions(msgspec.Struct, frozen=True):
     follow: bool = False
     tail: int | None = None
     limit_bytes: int | None = None
+    since: float | None = None
+    """Seconds since the epoch; only lines that came then or later."""
+    timestamps: bool = False
 
 
 class ExecOptions(msgspec.Struct, frozen=True):
@@ -76,6 +81,7 @@ class Pods(Protocol):
 
     async def log(self, namespace: str, name: str, options: LogOptions) -> AsyncGenerator[bytes]: ...
     async def execute(self, namespace: str, name: str, options: ExecOptions) -> Running: ...
+    async def attach(self, namespace: str, name: str, container: str) -> Running: ...
     async def dial(self, namespace: str, name: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
 
 
@@ -85,21 +91,31 @@ def log_part(pods: Pods) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         query = request.query_params
         tail, limit = query.get("tailLines"), query.get("limitBytes")
-        for name in ("sinceSeconds", "sinceTime", "timestamps"):
-            if query.get(name) and query[name].lower() != "false":
-                raise BadRequestError(f"{name} is not possible here", remedy="lines are kept without their times")
         options = LogOptions(
             query.get("container", ""),
             truth(query.get("previous", "")),
             truth(query.get("follow", "")),
             number("tailLines", tail) if tail else None,
             number("limitBytes", limit) if limit else None,
+            _since(query.get("sinceSeconds", ""), query.get("sinceTime", "")),
+            truth(query.get("timestamps", "")),
         )
         params = request.path_params
         lines = await pods.log(params["namespace"], params["name"], options)
         return StreamingResponse(lines, media_type="text/plain")
 
     return answer
+
+
+def _since(seconds: str, moment: str) -> float | None:
+    if seconds and moment:
+        raise BadRequestError("at most one of sinceTime and sinceSeconds is possible")
+    if seconds:
+        return time.time() - number("sinceSeconds", seconds)
+    try:
+        return dt.datetime.fromisoformat(moment).timestamp() if moment else None
+    except ValueError:
+        raise BadRequestError(f"sinceTime {moment!r} is no time", remedy="write 2026-01-31T10:00:00Z") from None
 
 
 async def spdy_refused(request: Request) -> Response:
@@ -115,9 +131,7 @@ async def spdy_refused(request: Request) -> Response:
 
 async def execute(socket: WebSocket, pods: Pods, namespace: str, name: str) -> None:
     """Serves `pods/NAME/exec` over a websocket."""
-    protocol = next((each for each in EXEC_PROTOCOLS if each in socket.scope["subprotocols"]), None)
-    if protocol is None:
-        raise BadRequestError("none of the subprotocols is known", remedy=f"offer {EXEC_PROTOCOLS[0]}")
+    protocol = _protocol(socket)
     query = socket.query_params
     options = ExecOptions(
         query.get("container", ""),
@@ -128,8 +142,32 @@ async def execute(socket: WebSocket, pods: Pods, namespace: str, name: str) -> N
     if not options.argv:
         raise BadRequestError("you must specify at least 1 command for the container")
     await socket.accept(subprotocol=protocol)
+    await _connected(socket, lambda: pods.execute(namespace, name, options))
+
+
+async def attach(socket: WebSocket, pods: Pods, namespace: str, name: str) -> None:
+    """Serves `pods/NAME/attach` over a websocket: what a container prints. It has no input and no terminal."""
+    protocol = _protocol(socket)
+    query = socket.query_params
+    if truth(query.get("stdin", "")) or truth(query.get("tty", "")):
+        raise BadRequestError(
+            "containers have no input and no terminal here", remedy="attach without -i and -t; exec has both"
+        )
+    await socket.accept(subprotocol=protocol)
+    await _connected(socket, lambda: pods.attach(namespace, name, query.get("container", "")))
+
+
+def _protocol(socket: WebSocket) -> str:
+    for each in EXEC_PROTOCOLS:
+        if each in socket.scope["subprotocols"]:
+            return each
+    raise BadRequestError("none of the subprotocols is known", remedy=f"offer {EXEC_PROTOCOLS[0]}")
+
+
+async def _connected(socket: WebSocket, begin: Callable[[], Awaitable[Running]]) -> None:
+    """Passes on what goes in and comes out, until one side ends."""
     try:
-        running = await pods.execute(namespace, name, options)
+        running = await begin()
     except ApiError as error:
         await _end(socket, _failure(str(error), error.REASON))
         return

@@ -7,16 +7,13 @@ socket from inside the Pod's network. Logs are the files that the init writes.
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import fcntl
 import os
 import socket
 import struct
 import termios
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from pathlib import Path
-from typing import Final
+from collections.abc import AsyncGenerator, Mapping
 
 from lateen.api.core.pod import Pod
 from lateen.api.objects import ref_of
@@ -24,14 +21,12 @@ from lateen.api.struct import Json, list_at, map_at
 from lateen.apiserver.errors import ApiError, BadRequestError, UnreachableError
 from lateen.apiserver.store import Store
 from lateen.apiserver.streams import ExecOptions, LogOptions, pod_not_found
+from lateen.daemon import pod_logs
 from lateen.lib.layout import Layout
 from lateen.platform import wire
 from lateen.platform.init import PROXY
 from lateen.platform.logs import log_files
 from lateen.platform.paths import PodPaths
-
-_POLL_S: Final = 0.1
-_CHUNK: Final = 64 * 1024
 
 
 class PodStreams:
@@ -55,31 +50,7 @@ class PodStreams:
                 f'{which} "{container}" in pod "{name}" has printed nothing: {_state(pod, container)}',
                 remedy=f"kubectl describe pod {name}",
             )
-        return self._lines(files, (namespace, name, container), options)
-
-    async def _lines(self, files: list[Path], of: tuple[str, str, str], options: LogOptions) -> AsyncGenerator[bytes]:
-        left = options.limit_bytes if options.limit_bytes is not None else 1 << 62
-        with contextlib.ExitStack() as stack:
-            opened = [stack.enter_context(each.open("rb")) for each in files]
-            if options.tail is not None:
-                every: Iterator[bytes] = (line for file in opened for line in file)
-                lines = collections.deque(every, maxlen=options.tail)
-                content = b"".join(lines)[:left]
-                left -= len(content)
-                yield content
-            for file in opened[:-1]:
-                while content := file.read(min(_CHUNK, left)):
-                    left -= len(content)
-                    yield content
-            last = opened[-1]
-            while left > 0:
-                ended = not options.follow or self._ended(*of)
-                while content := last.read(min(_CHUNK, left)):
-                    left -= len(content)
-                    yield content
-                if ended:
-                    return
-                await asyncio.sleep(_POLL_S)
+        return pod_logs.read(files, options, lambda: self._ended(namespace, name, container))
 
     def _ended(self, namespace: str, name: str, container: str) -> bool:
         row = self._store.get(ref_of(Pod, namespace, name))
@@ -87,6 +58,16 @@ class PodStreams:
             return True
         statuses = list_at(map_at(row.decode(), "status"), "containerStatuses")
         return any("terminated" in map_at(each, "state") for each in statuses if each.get("name") == container)
+
+    async def attach(self, namespace: str, name: str, container: str) -> Attached:
+        """What a running container prints from now on."""
+        pod = self._pod(namespace, name)
+        container = _container(pod, container)
+        if "running" not in _state(pod, container):
+            raise BadRequestError(f"container {container} is not running: {_state(pod, container)}")
+        files = log_files(self._layout.logs / "pods" / f"{namespace}_{name}", container)
+        options = LogOptions(container=container, follow=True, tail=0)
+        return Attached(pod_logs.read(files, options, lambda: self._ended(namespace, name, container)))
 
     # -- commands and connections ----------------------------------------------------------------------
 
@@ -124,6 +105,35 @@ class PodStreams:
         if row is None:
             raise pod_not_found(namespace, name)
         return row.decode()
+
+
+class Attached:
+    """A container that was started without any input; see `lateen.apiserver.streams.Running`."""
+
+    stdin = None
+    stderr = None
+
+    def __init__(self, lines: AsyncGenerator[bytes]) -> None:
+        self.stdout = asyncio.StreamReader()
+        self._reading = asyncio.create_task(self._read(lines), name="attached")
+
+    async def _read(self, lines: AsyncGenerator[bytes]) -> None:
+        async with contextlib.aclosing(lines):
+            async for each in lines:
+                self.stdout.feed_data(each)
+        self.stdout.feed_eof()
+
+    def resize(self, width: int, height: int) -> None:
+        """It has no terminal."""
+
+    async def wait(self) -> int:
+        """Whoever looks on learns nothing of how it ends."""
+        await self._reading
+        return 0
+
+    def close(self) -> None:
+        """Lets go; the container goes on."""
+        self._reading.cancel()
 
 
 class Command:

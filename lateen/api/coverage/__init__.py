@@ -18,6 +18,7 @@ from msgspec import inspect
 from lateen.api.coverage import clusters, core, extensions, gateways, routes, security, workloads
 from lateen.api.kinds import VIEWS, Kind
 from lateen.api.struct import Object
+from lateen.api.types import struct_type
 from lateen.lib.findings import Finding, Level
 from lateen.lib.ids import Ref
 from lateen.lib.yaml import Path, format_path
@@ -68,9 +69,7 @@ _OBJECT_FIELDS: Final = frozenset({*Object.__struct_encode_fields__, "status"})
 @cache
 def _fields(kind: type) -> dict[str, inspect.Type]:
     """The types of a struct's fields by wire name, without `| None` and metadata."""
-    info = inspect.type_info(kind)
-    assert isinstance(info, inspect.StructType)
-    return {each.encode_name: _bare(each.type) for each in info.fields}
+    return {each.encode_name: _bare(each.type) for each in struct_type(kind).fields}
 
 
 def implemented(kind: str) -> tuple[str, ...]:

@@ -8,6 +8,9 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from lateen.bench.api import ApiPlan, ApiReport, programs
+from lateen.bench.api import figures as api_figures
+from lateen.bench.api import measure as measure_api
 from lateen.bench.large_mesh import LargePlan, LargeReport
 from lateen.bench.large_mesh import figures as large_figures
 from lateen.bench.large_mesh import measure as measure_large
@@ -29,7 +32,7 @@ from lateen.cli.options import output
 from lateen.cli.output import document, table
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T", Report, ProxyReport, LargeReport, SoakReport, TruthReport)
+T = TypeVar("T", Report, ProxyReport, LargeReport, SoakReport, TruthReport, ApiReport)
 
 
 @click.group("bench")
@@ -275,3 +278,55 @@ def soak(
     click.echo(f"the last period has {report.growth:.2f} times the memory of the one after the first", err=True)
     if not report.flat:
         raise SystemExit(1)
+
+
+@command.command("api")
+@click.option("--objects", type=click.IntRange(100), default=10_000, show_default=True)
+@click.option("--watchers", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--rate", type=click.IntRange(1), default=2_000, show_default=True, help="Changes offered each second.")
+@click.option("--seconds", type=click.FloatRange(0.5), default=10, show_default=True)
+@click.option("--alone", is_flag=True, help="Without a real kube-apiserver, even where there is one.")
+@results
+@output()
+def api(
+    objects: int, watchers: int, rate: int, seconds: float, alone: bool, folder: Path | None, save: bool, output: str
+) -> None:
+    """What the Kubernetes API costs: lists, watches and changes, beside a real kube-apiserver with etcd where
+    scripts/kube/build.sh has built one (LATEEN_KUBE_BIN, else the cache)."""
+    beside = "" if alone else programs()
+    plan = ApiPlan(objects=objects, watchers=watchers, rate=rate, seconds=seconds, kubernetes=beside)
+    if not beside and not alone:
+        click.echo("no kube-apiserver is here to measure beside: scripts/kube/build.sh cluster builds one", err=True)
+    report = measure_api(plan, lambda text: click.echo(text, err=True))
+    if output == "table":
+        _show_api(report)
+    else:
+        document(report, output)
+    compare(folder, plan.name, report, api_figures, save=save)
+
+
+def _show_api(report: ApiReport) -> None:
+    plan = report.plan
+    columns = ("", *(each.name for each in report.servers))
+    rows = [
+        ("start", *(f"{each.start_s:.2f} s" for each in report.servers)),
+        (f"list of {plan.objects:,}", *(f"{each.list_s:.2f} s, {each.list_mib:.1f} MiB" for each in report.servers)),
+        ("the same as a table", *(f"{each.table_s:.2f} s" for each in report.servers)),
+        ("list, watch, first event", *(f"{each.watch_s:.2f} s" for each in report.servers)),
+        (
+            f"changes to {plan.watchers} watchers, {plan.rate:,}/s offered",
+            *(f"{each.changes_s:,.0f}/s" for each in report.servers),
+        ),
+        (
+            "event after its answer, p50 and p99",
+            *(f"{each.behind_ms[0]:.1f} ms, {each.behind_ms[1]:.1f} ms" for each in report.servers),
+        ),
+        ("loop lag, p50 and p99", *(_lag(each.lag_ms) for each in report.servers)),
+        ("CPU of a change", *(f"{each.cpu_us:.0f} us" for each in report.servers)),
+        ("memory", *(f"{each.memory.rss_mib:.0f} MiB" for each in report.servers)),
+    ]
+    table(columns, rows)
+
+
+def _lag(lag_ms: tuple[float, float]) -> str:
+    return f"{lag_ms[0]:.1f} ms, {lag_ms[1]:.1f} ms" if any(lag_ms) else "-"

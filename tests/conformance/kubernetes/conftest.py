@@ -25,7 +25,7 @@ from lateen.apiserver.http import application, identified, owner
 from lateen.apiserver.operations import Create
 from lateen.apiserver.serving import serve, unix_listener
 from lateen.apiserver.store import Store
-from tests.conformance.kubernetes.cluster import Cluster
+from lateen.bench.kubernetes import Cluster
 from tests.unit.apiserver.api import nothing
 
 PROGRAMS = "LATEEN_KUBE_BIN"

@@ -39,6 +39,11 @@ class Cluster:
         """Certificate and key of a member of system:masters."""
         return self._state / "pki/owner.crt", self._state / "pki/owner.key"
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of kube-apiserver and etcd."""
+        return tuple(each.pid for each in self._running[:2])
+
     def start(self) -> None:
         """Returns when the server is ready. RuntimeError with the end of a log when a program ends."""
         self.kubeconfig.write_bytes(self._access.kubeconfig("real", self.url))
