@@ -51,6 +51,7 @@ CHECKS: tuple[Check, ...] = (
     service.selects_nothing,
     service.unknown_target_port,
     service.unknown_distribution,
+    service.beyond_machines,
     service.port_name_says_nothing,
     *service_entry.CHECKS,
     *proxy_config.CHECKS,

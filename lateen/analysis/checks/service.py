@@ -6,12 +6,16 @@ from collections.abc import Iterator
 
 from lateen.analysis.check import Said, check
 from lateen.analysis.lookup import key, nearest_labels, selected
+from lateen.api.core.pod import Pod
 from lateen.api.core.service import Service
+from lateen.api.istio.workload_entry import GROUP_ANNOTATION, WorkloadEntry
+from lateen.api.objects import everywhere, get
 from lateen.api.problems import at
 from lateen.engine import Q
 from lateen.lib.findings import Level
 from lateen.model.distribution import ANNOTATION, KNOWN
 from lateen.model.protocols import Protocol, port_protocol
+from lateen.model.workloads import TEMPLATES_ANNOTATION, pod_workload, selected_pods
 
 
 @check("LTN0104", Level.WARNING, "A Service selects no workload", Service)
@@ -60,6 +64,29 @@ def unknown_distribution(q: Q, subject: Service) -> Iterator[Said]:
         yield Said(at("metadata", "annotations", ANNOTATION), f'"{said[:40]}" means nothing', "use PreferSameZone")
 
 
+@check("LTN0272", Level.INFO, "Machines do not reach a Service", Service)
+def beyond_machines(q: Q, subject: Service) -> Iterator[Said]:
+    """Machines outside of the Pods have joined the mesh. On the local platform they reach Pods by mutual TLS through
+    the ingress gateway alone, so a Pod without a sidecar gets no calls from them, and a headless Service none either:
+    its clients call Pods by their addresses.
+
+    Give the Pods a sidecar, or machines a Service with an address of its own for the same Pods.
+    """
+    selector = subject.spec.selector
+    if not selector or not q(_machines):
+        return
+    if subject.spec.cluster_ip == "None":
+        yield Said("spec.clusterIP", "machines do not reach a headless Service", "give them one with an address")
+        return
+    for name in q(selected_pods, subject.namespace, key(selector)):
+        found, pod = q(pod_workload, subject.namespace, name), get(q, Pod, subject.namespace, name)
+        gateway = pod is not None and "gateway" in pod.metadata.annotations.get(TEMPLATES_ANNOTATION, "").split(",")
+        if found is not None and not found.tls and not gateway:
+            message = f"machines do not reach Pod {name}: it has no sidecar"
+            yield Said("spec.selector", message, "give it one, or call it from Pods")
+            return
+
+
 @check("IST0118", Level.INFO, "The name of a port does not say its protocol", Service)
 def port_name_says_nothing(q: Q, subject: Service) -> Iterator[Said]:
     """The protocol of a port is told by `appProtocol` or by the beginning of its name (`http`, `http-web`, `grpc`,
@@ -79,3 +106,8 @@ def port_name_says_nothing(q: Q, subject: Service) -> Iterator[Said]:
             name = f"port {port.name or port.port}"
             remedy = "name it like http-... or tcp-..., or set appProtocol"
             yield Said(at("spec", "ports", index), f"{name} does not say its protocol", remedy)
+
+
+def _machines(q: Q) -> bool:
+    """True when machines have joined the mesh."""
+    return any(GROUP_ANNOTATION in each.metadata.annotations for each in everywhere(q, WorkloadEntry))

@@ -337,6 +337,14 @@ def test_the_base_has_nothing_wrong() -> None:
             "LTN0269 EnvoyFilter x spec.configPatches[0].patch.operation: REMOVE is not done with a ROUTE_CONFIGURATION (use MERGE, MERGE_AND_REPLACE_LIST)",
         ),
         (
+            [MACHINE, IN_THE_MESH, obj("v1", "Service", "selector: {app: web}, ports: [{name: http, port: 80}]")],
+            "LTN0272 Service x spec.selector: machines do not reach Pod web-1: it has no sidecar",
+        ),
+        (
+            [MACHINE, IN_THE_MESH, obj("v1", "Service", "clusterIP: None, selector: {app: web}, ports: [{name: http, port: 80}]")],
+            "LTN0272 Service x spec.clusterIP: machines do not reach a headless Service",
+        ),
+        (
             [MACHINE, envoy_filter("applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {header_prefix: x}}")],
             "LTN0270 EnvoyFilter x spec.configPatches[0]: WorkloadEntry default/db-1 is a machine, and starts without it",
         ),
@@ -435,6 +443,12 @@ def test_finding(texts: list[str], expected: str) -> None:
             IN_THE_MESH,
             proxy_config("environmentVariables: {ISTIO_META_TEAM: shop}"),
             envoy_filter("applyTo: CLUSTER, match: {proxy: {metadata: {TEAM: shop, CLUSTER_ID: Kubernetes}}}, patch: {operation: MERGE, value: {connect_timeout: 1s}}"),
+        ],
+        [IN_THE_MESH, obj("v1", "Service", "selector: {app: web}, ports: [{name: http, port: 80}]")],
+        [
+            MACHINE,
+            IN_THE_MESH.replace("app: web", "app: web, security.istio.io/tlsMode: istio"),
+            obj("v1", "Service", "selector: {app: web}, ports: [{name: http, port: 80}]"),
         ],
         [IN_THE_MESH, envoy_filter("applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {header_prefix: x}}")],
         [tcp_entry("a.b", "10.1.2.3", protocol="HTTP"), tcp_entry("b.b", "10.1.2.3", "z", protocol="HTTP")],
