@@ -16,7 +16,7 @@ import contextlib
 import datetime as dt
 import gc
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
 import grpc.aio
 import structlog
@@ -59,7 +59,9 @@ from lateen.intent.scope import scope_of
 from lateen.lib.errors import LateenError
 from lateen.lib.findings import Finding
 from lateen.lib.ids import Ref
+from lateen.lib.machines import ProxySettings
 from lateen.model.mesh import domain as cluster_domain
+from lateen.model.proxy_config import proxy_settings
 from lateen.security.account_tokens import AccountTokens
 from lateen.security.client import unix_target
 from lateen.security.csr import CertificateService
@@ -146,7 +148,7 @@ class ControlPlane:
         store.subscribe(Inputs(self._xds.pump.submit))
         store.subscribe(Departures(self._identities.account_of, self._xds.expel))
         domain = self._authority.domain
-        self._machines = Machines(store, self._peer_of)
+        self._machines = Machines(store, self._peer_of, self._machine_settings)
         self._certificates = CertificateService(self._authority.ca, tokens, self._identities.certificate_of, domain)
         self._serving = ServingCertificate(self._authority.ca, domain)
         self._metrics = Metrics(store, self._xds.proxies, lambda: self._xds.counters)
@@ -235,6 +237,11 @@ class ControlPlane:
             _add_port(server, address, self._serving.credentials(require_client_certificate=mutual))
         async with _running(server):
             yield
+
+    def _machine_settings(self, namespace: str, labels: Mapping[str, str]) -> ProxySettings:
+        """What ProxyConfigs say of the proxy of a machine whose entry has those labels."""
+        found = self._xds.pump.graph.pull(proxy_settings, namespace, tuple(sorted(labels.items())), "")
+        return ProxySettings(found.concurrency, dict(found.environment), found.metadata, found.drain_s)
 
     def _peer_of(self, context: AuthContext) -> PeerIdentity | None:
         ca = self._authority.ca()

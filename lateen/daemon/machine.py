@@ -42,6 +42,8 @@ from lateen.security.client import CertificateClient, ControlPlane
 
 STATE = Path("/var/lib/lateen")
 RUN = Path("/run/lateen")
+DRAIN_S = 5
+"""How long listeners that were replaced keep their connections when nobody says otherwise."""
 _PROXY_DIRECTORY = "proxy"
 
 _log = structlog.stdlib.get_logger("lateen.machine")
@@ -174,7 +176,7 @@ class _Once:
 
 async def _envoy(machine: Machine, joined: Joined, address: str, binary: Path) -> None:
     """Runs Envoy as this entry, and redirects traffic once it is ready."""
-    bundle, directory = machine.bundle, machine.run / _PROXY_DIRECTORY
+    bundle, directory, settings = machine.bundle, machine.run / _PROXY_DIRECTORY, joined.proxy
     host, _, port = bundle.xds.rpartition(":")
     spec = envoy.BootstrapSpec(
         pod=joined.entry,
@@ -195,13 +197,17 @@ async def _envoy(machine: Machine, joined: Joined, address: str, binary: Path) -
         status_port=None,
         metrics_port=None,
         resolver=f"127.0.0.1:{redirect.PROXY_DNS_PORT}",
+        concurrency=(os.cpu_count() or 1) if settings.concurrency == 0 else settings.concurrency or 1,
+        drain_s=DRAIN_S if settings.drain_s is None else round(settings.drain_s),
+        metadata=settings.metadata,
     )
     config = directory / "envoy.json"
     config.unlink(missing_ok=True)
     envoy.write_bootstrap(envoy.bootstrap(spec), config)
     os.chown(config, proxy.PROXY_ID, proxy.PROXY_ID)
     ready = asyncio.Event()
-    process = proxy.EnvoyProcess(envoy.argv(spec, binary, config), Path(spec.admin_path), ready.set)
+    argv = envoy.argv(spec, binary, config)
+    process = proxy.EnvoyProcess(argv, Path(spec.admin_path), ready.set, settings.environment)
     async with asyncio.TaskGroup() as parts:
         parts.create_task(process.run(), name="Envoy process")
         await ready.wait()

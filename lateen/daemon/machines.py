@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -145,6 +145,9 @@ class Machines:
         self,
         store: Store,
         peer_of: Callable[[Context], PeerIdentity | None],
+        settings_of: Callable[[str, Mapping[str, str]], wire.ProxySettings] = lambda _namespace, _labels: (
+            wire.ProxySettings()
+        ),
         *,
         grace_s: float = wire.GRACE_S,
         return_s: float = RETURN_S,
@@ -152,6 +155,7 @@ class Machines:
         self._store = store
         self._groups = Groups(store)
         self._peer_of = peer_of
+        self._settings_of = settings_of
         self._grace_s = grace_s
         self._return_s = return_s
         self._members: dict[Ref, _Member] = {}
@@ -246,7 +250,8 @@ class Machines:
             raise Refused(grpc.StatusCode.FAILED_PRECONDITION, f"the entry cannot be stored: {error}") from None
         row = self._store.get(group.ref)
         spec: Json = msgspec.json.decode(row.body)["spec"] if row is not None else {}
-        member.joined = wire.Joined(group.namespace, member.ref.name, spec.get("probe"))
+        proxy = self._settings_of(group.namespace, document["metadata"]["labels"])
+        member.joined = wire.Joined(group.namespace, member.ref.name, spec.get("probe"), proxy)
         member.changed.set()
 
     async def _serve(self, member: _Member, requests: AsyncIterator[bytes], context: Context) -> bool:

@@ -1,7 +1,8 @@
 """Messages from users: JSON to protobuf, and one message merged into another as Istio's patches mean it.
 
 A merge differs from protobuf's own in three things: what is packed in an `Any` of the same type is merged inside,
-durations and wrapped scalars are replaced as a whole (0s is a value), and lists can be replaced instead of extended.
+durations and wrapped scalars are replaced as a whole (0s is a value), and lists can be replaced instead of extended,
+though not those inside of an `Any`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def unpack(packed: AnyMessage) -> Message | None:
 def merge(into: Message, other: Message, *, replace_lists: bool = False) -> None:
     """Merges `other` into `into`, which has the same type."""
     if isinstance(into, AnyMessage) and isinstance(other, AnyMessage):
-        _merge_any(into, other, replace_lists=replace_lists)
+        _merge_any(into, other)
     else:
         _merge_fields(into, other, replace_lists=replace_lists)
 
@@ -91,12 +92,12 @@ def _merge_map(target: Any, other: Any, *, replace_lists: bool) -> None:
             target[key].CopyFrom(value)
 
 
-def _merge_any(into: AnyMessage, other: AnyMessage, *, replace_lists: bool) -> None:
+def _merge_any(into: AnyMessage, other: AnyMessage) -> None:
     inner, more = unpack(into), unpack(other)
     if inner is None or more is None or inner.DESCRIPTOR is not more.DESCRIPTOR:
         into.CopyFrom(other)
         return
-    merge(inner, more, replace_lists=replace_lists)
+    merge(inner, more)
     pack(into, inner)
 
 

@@ -48,13 +48,24 @@ class Leaving(msgspec.Struct, frozen=True, tag="leaving"):
     """The last message of a machine that does not come back."""
 
 
+class ProxySettings(msgspec.Struct, frozen=True):
+    """How the machine's proxy is to be started: threads (None: as the agent likes, 0: one for each processor),
+    variables of its process, further fields of its node's metadata, and how long replaced listeners drain."""
+
+    concurrency: int | None = None
+    environment: dict[str, str] = {}
+    metadata: dict[str, str] = {}
+    drain_s: float | None = None
+
+
 class Joined(msgspec.Struct, frozen=True, tag="joined"):
-    """The machine's WorkloadEntry, and the `probe` of its group as written there (None: there is none). Sent again
-    when the group changes."""
+    """The machine's WorkloadEntry, the `probe` of its group as written there (None: there is none), and the settings
+    of its proxy at its next start. Sent again when the group changes."""
 
     namespace: str
     entry: str
     probe: Json | None = None
+    proxy: ProxySettings = ProxySettings()
 
 
 class Objects(msgspec.Struct, frozen=True, tag="objects"):

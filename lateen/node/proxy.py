@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -47,8 +47,9 @@ def check(binary: Path) -> None:
 class EnvoyProcess:
     """Runs one command for as long as `run` runs."""
 
-    def __init__(self, argv: list[str], admin: Path, ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, argv: list[str], admin: Path, ready: Callable[[], None], environment: Mapping[str, str]) -> None:
         self._argv = argv
+        self._environment = {**os.environ, **environment}
         self._admin = admin
         self._ready = ready
         self.pid = 0
@@ -61,7 +62,9 @@ class EnvoyProcess:
             await asyncio.sleep(wait_s)
             began = time.monotonic()
             self._admin.unlink(missing_ok=True)
-            process = await asyncio.create_subprocess_exec(*_command(self._argv), stdin=asyncio.subprocess.DEVNULL)
+            process = await asyncio.create_subprocess_exec(
+                *_command(self._argv), stdin=asyncio.subprocess.DEVNULL, env=self._environment
+            )
             self.pid, self.starts = process.pid, self.starts + 1
             waiting = asyncio.create_task(self._until_ready(), name="Envoy ready")
             try:

@@ -82,6 +82,12 @@ ONLY_THE_MACHINE: Json = {
         "rules": [{"from": [{"source": {"principals": [PRINCIPAL]}}]}],
     },
 }
+SETTINGS: Json = {
+    "apiVersion": "networking.istio.io/v1beta1",
+    "kind": "ProxyConfig",
+    "metadata": {"name": "machines", "namespace": "default"},
+    "spec": {"selector": {"matchLabels": {"app": "hello"}}, "environmentVariables": {"ISTIO_META_TEAM": "machines"}},
+}
 PROBE: Json = {"periodSeconds": 1, "failureThreshold": 1, "httpGet": {"port": 9080, "path": "/"}}
 
 
@@ -136,13 +142,17 @@ def from_machine(host: Host, url: str, times: int = 1) -> list[tuple[int, str]]:
 def test_a_machine_and_pods_call_each_other(bookinfo: Mesh, host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     """Both ways by mutual TLS, with the name of the other end proven; killed, and back; and gone in the end."""
     mesh = bookinfo
-    mesh.apply(SERVICE, ACCOUNT, group(), GATEWAY, STRICT)
+    mesh.apply(SERVICE, ACCOUNT, group(), GATEWAY, STRICT, SETTINGS)
     folder = bundle(mesh, host)
     host.start("python3", "-c", APPLICATION)
     agent = host.agent(folder)
     joined(host)
     (entry,) = entries(mesh)
     assert entry["metadata"]["name"] == f"hello-{host.address}"
+
+    started = json.loads((host.home / "run" / "proxy" / "envoy.json").read_bytes())
+    assert started["node"]["metadata"]["TEAM"] == "machines"
+    assert started["node"]["metadata"]["NAME"] == entry["metadata"]["name"]
 
     _, text = eventually(lambda: from_pod(mesh, "http://hello/")[0], lambda seen: seen[0] == 200)
     assert json.loads(text)["by"] == "machine"

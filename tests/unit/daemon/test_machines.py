@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,10 @@ HERE = "192.0.2.7"
 GRACE_S = 0.3
 
 
+def settings_of(namespace: str, labels: Mapping[str, str]) -> wire.ProxySettings:
+    return wire.ProxySettings(environment={"FOR": f"{namespace}/{labels.get('app')}"})
+
+
 def group(name: str = "vm", **changed: Any) -> Json:
     template = {"serviceAccount": "vm-account", "labels": {"app": "vm"}, **changed.pop("template", {})}
     return {
@@ -73,7 +77,7 @@ class Plane:
         certificates = CertificateService(lambda: ca, self.tokens, identities.certificate_of, lambda: "cluster.local")
         serving = ServingCertificate(lambda: ca, lambda: "cluster.local")
         self.machines = Machines(
-            store, partial(peer_of, trust_domain=lambda: "cluster.local"), grace_s=GRACE_S, return_s=0.5
+            store, partial(peer_of, trust_domain=lambda: "cluster.local"), settings_of, grace_s=GRACE_S, return_s=0.5
         )
         self._servers: list[grpc.aio.Server] = []
         for name, mutual in (("ca", False), ("xds", True)):
@@ -196,7 +200,7 @@ async def test_a_token_gets_the_certificate_of_one_entry_of_its_group(plane: Pla
 async def test_a_machine_registers_and_leaves(plane: Plane) -> None:
     agent = Agent(plane, await plane.login(plane.token()))
     await until(lambda: agent.joined)
-    assert agent.joined[0] == wire.Joined("default", f"vm-{HERE}", None)
+    assert agent.joined[0] == wire.Joined("default", f"vm-{HERE}", None, settings_of("default", {"app": "vm"}))
     entry = plane.entry()
     assert entry is not None
     assert entry["spec"]["address"] == HERE

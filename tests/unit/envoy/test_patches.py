@@ -184,6 +184,17 @@ def test_any_messages_are_merged_inside_and_lists_extended_or_replaced() -> None
         assert made is not None
         assert len(made.circuit_breakers.thresholds) == count
         assert made.circuit_breakers.thresholds[-1].max_connections.value == 5
+    upgrade = f"""
+    name: envoy.filters.network.http_connection_manager
+    typed_config:
+      "@type": type.googleapis.com/{HttpConnectionManager.DESCRIPTOR.full_name}
+      upgrade_configs: [{{upgrade_type: mine}}]
+    """
+    where = "{context: SIDECAR_OUTBOUND, listener: {portNumber: 9080}}"
+    for operation in ("MERGE", "MERGE_AND_REPLACE_LIST"):
+        graph = graph_of(WORLD, envoy_filter(one("NETWORK_FILTER", operation, upgrade, where)))
+        (manager, *_) = managers(listener(graph, "0.0.0.0_9080"))
+        assert [each.upgrade_type for each in manager.upgrade_configs] == ["websocket", "mine"], "as in Istio"
 
 
 @pytest.mark.parametrize(
