@@ -16,7 +16,7 @@ from lateen.bench.host import BenchError, cpu_s, memory
 
 IDLE_S: Final = 0.3
 """A server has dealt with a change when it has used next to no CPU for this long."""
-_IDLE_CPU_S: Final = 0.015
+_IDLE_SHARE: Final = 0.05
 
 
 class Helper:
@@ -72,12 +72,12 @@ class Server:
         """The CPU seconds it has used, of the processes there are now."""
         return cpu_s(*_family(self.pid))
 
-    def settled_cpu_s(self) -> float:
+    def settled_cpu_s(self, idle_s: float = IDLE_S) -> float:
         """The same, once it has used next to none for a while."""
         while True:
             before = self.cpu_s()
-            time.sleep(IDLE_S)
-            if (now := self.cpu_s()) - before < _IDLE_CPU_S:
+            time.sleep(idle_s)
+            if (now := self.cpu_s()) - before < idle_s * _IDLE_SHARE:
                 return now
 
     def rss_mib(self) -> float:

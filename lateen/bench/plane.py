@@ -131,8 +131,10 @@ class Plane:
                     meta = each["metadata"]
                     await client.patch("Pod", meta["name"], meta["namespace"], {"status": each["status"]}, status=True)
 
-    def sidecar(self, namespace: str, name: str, address: str, host: Sequence[str] = ()) -> Envoy:
-        """The sidecar of a Pod that is there, started in a host; it is live."""
+    def sidecar(
+        self, namespace: str, name: str, address: str, host: Sequence[str] = (), *, counts: bool = True
+    ) -> Envoy:
+        """The sidecar of a Pod that is there, in a host; it is live. `counts`: it counts requests by service."""
         pod, token = run(self._introduced(namespace, name))
         uid = pod["metadata"]["uid"]
         directory = self.layout.pod(uid)
@@ -158,7 +160,10 @@ class Plane:
         )
         config = directory / "envoy.json"
         config.unlink(missing_ok=True)
-        write_bootstrap(bootstrap(spec), config)
+        document = bootstrap(spec)
+        if not counts:
+            del document["node"]["metadata"]["LATEEN_COUNTS"]
+        write_bootstrap(document, config)
         command = argv(spec, envoy_binary(), config)
         envoy = Envoy(command, directory / "admin.sock", directory / "envoy.log", host)
         self._sidecars.append(envoy)

@@ -104,7 +104,7 @@ def _lanes(*, mtls: bool) -> Iterator[tuple[Lane, ...]]:
         yield (
             direct(directory, stack),
             by_hand(directory, stack, mtls=mtls),
-            *(Sidecars(directory, stack, mtls=mtls, log=log) for log in (False, True)),
+            *(Sidecars(directory, stack, mtls=mtls, telemetry=each) for each in (False, True)),
         )
 
 

@@ -2,8 +2,8 @@
 
 - `direct`: nothing between them.
 - `hand-written`: two Envoys with what one would write by hand for this one service.
-- `lateen`: two sidecars as lateen configures them, with certificates from its agent; `lateen+log` the same with the
-  access log of every request.
+- `lateen`: two sidecars as lateen configures them, with certificates from its agent, without telemetry;
+  `lateen+telemetry` the same with the access log of every request and the counters of requests by service.
 
 The pair by hand speaks on the wire what lateen's sidecars speak (HTTP/1.1 or HTTP/2, as the client does), with the same
 marks and redirection, one worker each.
@@ -145,12 +145,12 @@ def _secrets(directory: Path) -> Secrets:
 class Sidecars(_Ends):
     """Two sidecars of a lateen of their own."""
 
-    def __init__(self, directory: Path, stack: ExitStack, *, mtls: bool, log: bool) -> None:
-        super().__init__("lateen+log" if log else "lateen", VIP, directory, stack, redirected=True)
+    def __init__(self, directory: Path, stack: ExitStack, *, mtls: bool, telemetry: bool) -> None:
+        super().__init__("lateen+telemetry" if telemetry else "lateen", VIP, directory, stack, redirected=True)
         self.plane = stack.enter_context(Plane(self.directory))
-        self.plane.apply(objects(mtls=mtls, log=log))
-        self.server = self.plane.sidecar(NAMESPACE, "server", SERVER, self.cable.server)
-        self.client = self.plane.sidecar(NAMESPACE, "client", CLIENT, self.cable.client)
+        self.plane.apply(objects(mtls=mtls, log=telemetry))
+        self.server = self.plane.sidecar(NAMESPACE, "server", SERVER, self.cable.server, counts=telemetry)
+        self.client = self.plane.sidecar(NAMESPACE, "client", CLIENT, self.cable.client, counts=telemetry)
         self.proxies = (self.client.pid, self.server.pid)
         self._first()
 

@@ -25,7 +25,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from lateen.api.codec import decode
-from lateen.bench.children import Helper, Server, serving
+from lateen.bench.children import IDLE_S, Helper, Server, serving
 from lateen.bench.host import BenchError, Origin, cpu_s, free_port, origin
 from lateen.bench.plane import Plane
 from lateen.bench.results import Figures
@@ -68,6 +68,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 3
     churn_s: float = 0
     confirm: bool = False
+    idle_s: float = IDLE_S
+    """For how long the server has to be idle to have dealt with a change."""
 
     @property
     def name(self) -> str:
@@ -167,7 +169,7 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Report:
         cold = Row(
             name="cold start",
             last_s=round(float(ready["ready_s"]), 3),
-            cpu_s=round(server.settled_cpu_s() - before, 3),
+            cpu_s=round(server.settled_cpu_s(plan.idle_s) - before, 3),
             bytes_each=float(ready["bytes"]) / shape.sidecars,
             sidecars=shape.sidecars,
             messages=int(ready["responses"]),
@@ -198,12 +200,12 @@ def _change(plan: Plan, source: Source, server: Server, sidecars: Helper, floor:
     rows: list[Row] = []
     for number in range(plan.rounds):
         sidecars.ask("mark")
-        before, started = server.settled_cpu_s(), time.time()
+        before, started = server.settled_cpu_s(plan.idle_s), time.time()
         source.put(*_named(plan, change, number))
         number_of = change.service(plan.shape, number)
         each_hears = (hears(plan.shape, one, number_of, on_demand=plan.on_demand) for one in range(plan.shape.sidecars))
         sidecars.ask(f"wait {sum(each_hears)}")
-        used_s = server.settled_cpu_s() - before
+        used_s = server.settled_cpu_s(plan.idle_s) - before
         got: Json = json.loads(sidecars.ask("wait 0"))
         each = int(got["bytes"]) // plan.shape.sidecars
         floor_before, floor_started = cpu_s(floor.pid), time.time()
@@ -265,7 +267,7 @@ def _seen(
     started = time.time()
     source.put(*_named(plan, change, number))
     if plan.on_demand and of not in called:
-        server.settled_cpu_s()
+        server.settled_cpu_s(plan.idle_s)
         if any(real.endpoints(host)) or (change.shows == "route" and any(real.knows(f'"{state.timeout_s}s"'))):
             raise BenchError(f"{row.name}: real Envoys have what they do not use")
         return msgspec.structs.replace(row, unheard=True)

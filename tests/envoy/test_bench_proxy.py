@@ -27,7 +27,7 @@ def directory() -> Iterator[Path]:
 def test_every_way_carries_every_protocol(directory: Path) -> None:
     with ExitStack() as stack:
         lanes = (direct(directory, stack), by_hand(directory, stack, mtls=True))
-        sidecars = Sidecars(directory, stack, mtls=True, log=True)
+        sidecars = Sidecars(directory, stack, mtls=True, telemetry=True)
         sent = sum(_all_answered(sidecars.send(wire, 0.2, 500)) for wire in PROTOCOLS if wire != "tcp")
         assert sidecars.count("http.outbound_.*.downstream_rq_2xx") >= sent
         assert sidecars.count("listener.*15006.ssl.handshake", server=True) > 0

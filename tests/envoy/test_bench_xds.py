@@ -7,7 +7,7 @@ from lateen.bench.xds_mesh import MeshShape
 
 
 def test_real_envoys_confirm_every_row() -> None:
-    report = measure(Plan(shape=MeshShape(40, 4, 3), rounds=1, confirm=True))
+    report = measure(Plan(shape=MeshShape(40, 4, 3), rounds=1, idle_s=0.1, confirm=True))
     for row in report.changes:
         concerns_none = "nobody" in row.name or row.name == "new service"
         assert row.unheard == concerns_none

@@ -45,7 +45,7 @@ def sizes(report: Report) -> dict[str, float]:
 
 @pytest.mark.parametrize("source", ["folder", "api"])
 def test_a_change_goes_to_those_who_use_it_in_one_message(source: str) -> None:
-    plan = Plan(shape=SHAPE, rounds=1, source="api" if source == "api" else "folder", churn_s=0.5)
+    plan = Plan(shape=SHAPE, rounds=1, idle_s=0.1, source="api" if source == "api" else "folder", churn_s=0.5)
     report = measure(plan)
     rows = {each.name: each for each in report.changes}
     assert (report.streams, report.scopes) == (4, 4)
@@ -62,7 +62,7 @@ def test_a_change_goes_to_those_who_use_it_in_one_message(source: str) -> None:
 
 
 def test_bytes_do_not_depend_on_the_size_of_the_mesh() -> None:
-    small, large = (measure(Plan(shape=MeshShape(each, 2, 3), rounds=1)) for each in (40, 400))
+    small, large = (measure(Plan(shape=MeshShape(each, 2, 3), rounds=1, idle_s=0.1)) for each in (40, 240))
     for name, size in sizes(small).items():
         assert sizes(large)[name] == pytest.approx(size, rel=0.2)
     assert large.cold.bytes_each == pytest.approx(small.cold.bytes_each, rel=0.2)
@@ -70,8 +70,8 @@ def test_bytes_do_not_depend_on_the_size_of_the_mesh() -> None:
 
 def test_another_server_is_measured_by_the_same_client() -> None:
     own = f"{shlex.quote(sys.executable)} -m lateen.cli.main serve --config-dir {{folder}} --xds-address {{address}}"
-    report = measure(Plan(shape=SHAPE, rounds=1, on_demand=False, server=own))
+    report = measure(Plan(shape=SHAPE, rounds=1, idle_s=0.1, on_demand=False, server=own))
     assert {each.sidecars for each in report.changes} == {4}
     assert report.scopes == 0
     with pytest.raises(BenchError, match="the server ended"):
-        measure(Plan(shape=SHAPE, rounds=1, server="false"))
+        measure(Plan(shape=SHAPE, rounds=1, idle_s=0.1, server="false"))
