@@ -61,17 +61,20 @@ print(json.dumps(rows))
 
 
 class LargePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """`first` is how many services get a first request, `unknown` how many names that nobody has are called."""
+    """`first` is how many services get a first request; `unknown` how many names that nobody has are called below a
+    domain that nobody has a name in, `single` how many without a domain."""
 
     services: int = 10_000
     first: int = 200
     unknown: int = 2_000
+    single: int = 300
 
 
 class LargeReport(msgspec.Struct, frozen=True, kw_only=True):
     """All of a run. Memory is resident, MiB: of the client's Envoy when it has called ten services, in a mesh of ten
-    and in the large one; before and after the unknown names, and of the control plane likewise, with the answers they
-    got (502; -1 for none). Times are of a request on a new connection."""
+    and in the large one; of it and of the control plane before the unknown names, after those of a domain, and after
+    those without (past a limit the proxy then gets everything), with the answers they got (502; -1 for none). Times are
+    of a request on a new connection."""
 
     plan: LargePlan
     small_mib: float
@@ -82,9 +85,11 @@ class LargeReport(msgspec.Struct, frozen=True, kw_only=True):
     next_p99_ms: float
     before_unknown_mib: float
     after_unknown_mib: float
+    after_single_mib: float
     unknown_answers: dict[str, int]
     server_before_mib: float
-    server_after_mib: float
+    server_after_unknown_mib: float
+    server_after_single_mib: float
     origin: Origin
 
     @property
@@ -95,7 +100,15 @@ class LargeReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def figures(report: LargeReport) -> Figures:
     """What is worth comparing."""
-    names = ("small_mib", "large_mib", "first_p50_ms", "first_p99_ms", "next_p50_ms", "after_unknown_mib")
+    names = (
+        "small_mib",
+        "large_mib",
+        "first_p50_ms",
+        "first_p99_ms",
+        "next_p50_ms",
+        "after_unknown_mib",
+        "after_single_mib",
+    )
     return {each: float(getattr(report, each)) for each in names}, report.origin
 
 
@@ -114,9 +127,10 @@ def measure(plan: LargePlan, say: Callable[[str], None] = lambda _: None) -> Lar
         firsts, nexts = measured(times[::2], 1), measured(times[1::2], 1)
         before, server_before = mesh.client_mib(), mesh.server.rss_mib()
         say(f"{plan.unknown} names that nobody has")
-        names = [(f"n{each}.unknown.test", mesh.address(0)) for each in range(plan.unknown)]
-        answers = Counter(status for status, _ in mesh.call(names))
-        mesh.server.settled_cpu_s()
+        answers = mesh.unknown([f"n{each}.unknown.test" for each in range(plan.unknown)])
+        after, server_after = mesh.client_mib(), mesh.server.rss_mib()
+        say(f"{plan.single} without a domain")
+        answers += mesh.unknown([f"n{each}" for each in range(plan.single)])
         return LargeReport(
             plan=plan,
             small_mib=small,
@@ -126,10 +140,12 @@ def measure(plan: LargePlan, say: Callable[[str], None] = lambda _: None) -> Lar
             next_p50_ms=nexts.p50_ms,
             next_p99_ms=nexts.p99_ms,
             before_unknown_mib=before,
-            after_unknown_mib=mesh.client_mib(),
+            after_unknown_mib=after,
+            after_single_mib=mesh.client_mib(),
             unknown_answers={str(status): count for status, count in answers.items()},
             server_before_mib=server_before,
-            server_after_mib=mesh.server.rss_mib(),
+            server_after_unknown_mib=server_after,
+            server_after_single_mib=mesh.server.rss_mib(),
             origin=origin(),
         )
 
@@ -151,6 +167,12 @@ class LargeMesh:
         if (answers := {status for status, _ in rows}) != {200}:
             raise BenchError(f"answers were {sorted(answers)}, not 200")
         return rows
+
+    def unknown(self, names: list[str]) -> Counter[int]:
+        """Calls names that nobody has, each twice; the answers, once the control plane has dealt with them."""
+        rows = self.call([(each, self.address(0)) for each in names])
+        self.server.settled_cpu_s()
+        return Counter(status for status, _ in rows)
 
     def call(self, names: list[tuple[str, str]]) -> list[tuple[int, int]]:
         """Calls each of (Host, address) twice; the status -1 is for no answer."""

@@ -15,7 +15,17 @@ from lateen.engine import Q
 from lateen.envoy.resource import Resource, resource
 from lateen.envoy.route import routed_for, sidecar_routes, unknown_routes
 from lateen.envoy.virtual_host import encoded_virtual_host
-from lateen.intent.on_demand import SEPARATOR, asking, below, find_host, hosting, split_name, table_host, without_port
+from lateen.intent.on_demand import (
+    SEPARATOR,
+    asking,
+    below,
+    find_host,
+    hosting,
+    spare_wildcard,
+    split_name,
+    table_host,
+    without_port,
+)
 from lateen.intent.route_table import ServiceHost, unknown_requests
 from lateen.intent.scope import Scope
 from lateen.model.hosts import is_wildcard
@@ -48,7 +58,8 @@ def canonical_name(q: Q, scope: Scope, asked: str) -> str:
         return asked
     port, host = parts[0], without_port(parts[1])
     client = q(client_of, scope.namespace, scope.labels, scope.router)
-    return f"{port}{SEPARATOR}{q(find_host, asking(q, client, host), port, host) or host}"
+    found = q(find_host, asking(q, client, host), port, host) or q(spare_wildcard, client, port, host)
+    return f"{port}{SEPARATOR}{found or host}"
 
 
 def known_host(q: Q, client: Client, labels: Labels, entry: ServiceHost, hidden: tuple[str, ...]) -> Resource | None:

@@ -23,7 +23,7 @@ from lateen.intent.route_table import (
     sidecar_hosts,
     virtual_service_for,
 )
-from lateen.model.hosts import covers, is_wildcard, parse_service_host, service_host, wildcards_over
+from lateen.model.hosts import covers, is_address, is_wildcard, parse_service_host, service_host, wildcards_over
 from lateen.model.mesh import domain
 from lateen.model.services import entry_hosts, hosts_at, services_in
 from lateen.model.sharing import alike, common
@@ -86,6 +86,17 @@ def find_host(q: Q, client: Client, port: int, name: str) -> str | None:
     for pattern in wildcards_over(name):
         if (found := q(find_host, asking(q, client, pattern), port, pattern)) is not None:
             return found
+    return None
+
+
+def spare_wildcard(q: Q, client: Client, port: int, name: str) -> str | None:
+    """The broadest wildcard over a name nobody has below which nobody has one; None for names without a domain of their
+    own. One virtual host then answers to all that a workload calls there, be it thousands."""
+    if is_address(name) or name.endswith((".", f".svc.{q(domain)}")):
+        return None
+    for pattern in [*wildcards_over(name)][-2::-1]:  # not `*`: all names are below it
+        if not _broad(q, pattern) and not below(q, client, ServiceHost(name, port, (pattern,), None)):
+            return pattern
     return None
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lateen.api.objects import transaction
 from lateen.api.struct import Object
 from lateen.engine import Graph
-from lateen.intent.on_demand import below, find_host, table_host, without_port
+from lateen.intent.on_demand import below, find_host, spare_wildcard, table_host, without_port
 from lateen.intent.route_table import ServiceHost, sidecar_hosts
 from lateen.model.hosts import covers, most_specific
 from lateen.model.visibility import Client
@@ -108,6 +108,42 @@ def test_what_a_wildcard_hides_comes_along(configured: list[Object]) -> None:
             for each in table:
                 hidden = {other.host for other in table if other is not each and _hides(each, other)}
                 assert set(graph.pull(below, client, each)) == hidden, (each, table)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(services(), entries(), virtual_services()), max_size=7))
+def test_a_wildcard_for_unknown_names_covers_no_known_one(configured: list[Object]) -> None:
+    graph = Graph()
+    graph.commit(transaction(configured))
+    for client in CLIENTS:
+        for port in PORTS:
+            domains = {domain for each in graph.pull(sidecar_hosts, client, port) for domain in each.domains}
+            for asked in ASKED:
+                if graph.pull(find_host, client, port, asked) is not None:
+                    continue
+                pattern = graph.pull(spare_wildcard, client, port, asked)
+                if pattern is not None:
+                    assert covers(pattern, asked)
+                    assert not [each for each in domains if covers(pattern, each) or each == pattern], (pattern, asked)
+
+
+def test_the_wildcard_for_an_unknown_name_is_the_broadest() -> None:
+    graph = Graph()
+    entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: default}\n"
+    spec = "spec: {hosts: [in.example.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}\n---"
+    graph.commit(transaction(objects(entry + spec)))
+    found = {
+        name: graph.pull(spare_wildcard, CLIENTS[0], 80, name)
+        for name in ("a.b.test", "x.example.com", "y.other.com", "single", "10.1.2.3", "a.default.svc.cluster.local")
+    }
+    assert found == {
+        "a.b.test": "*.test",
+        "x.example.com": None,
+        "y.other.com": "*.other.com",
+        "single": None,
+        "10.1.2.3": None,
+        "a.default.svc.cluster.local": None,
+    }
 
 
 def _hides(first: ServiceHost, second: ServiceHost) -> bool:

@@ -163,18 +163,35 @@ def test_nothing_is_left_of_the_time_when_it_had_everything(lab: Lab) -> None:
         assert ask(lab, "reviews").server == f"reviews-{subset}"
 
 
+def test_unknown_names_of_one_domain_are_one_virtual_host(lab: Lab) -> None:
+    lab.configure()
+    before = held(lab, "VHDS")
+    answers = {ask(lab, "elsewhere", authority=f"n{each}.many.test").server for each in range(UNKNOWN_MAX + 10)}
+    assert answers == {"outside-1"}
+    lab.wait(lambda: held(lab, "VHDS") == before + 1)
+    lab.configure(EXTERNAL % ("late", "n1.many.test", "10.88.3.2"))
+    assert ask(lab, "elsewhere", authority="n1.many.test").server == "outside-2"
+    assert ask(lab, "elsewhere", authority="n2.many.test").server == "outside-1"
+    lab.configure(EXTERNAL % ("late", "*.test", "10.88.3.2"))
+    for name in ("n1.many.test", "n2.many.test", "never.asked.test"):
+        assert ask(lab, "elsewhere", authority=name).server == "outside-2"
+    lab.configure()
+    for name in ("n1.many.test", "n2.many.test", "never.asked.test"):
+        assert ask(lab, "elsewhere", authority=name).server == "outside-1"
+
+
 def test_too_many_unknown_names_end_the_asking(lab: Lab) -> None:
     lab.configure()
     assert ask(lab, "details").status == 200
     names = iter(range(2 * UNKNOWN_MAX))
-    answers = [ask(lab, "elsewhere", authority=f"n{next(names)}.test").status for _ in range(UNKNOWN_MAX - 8)]
+    answers = [ask(lab, "elsewhere", authority=f"n{next(names)}").status for _ in range(UNKNOWN_MAX - 8)]
     assert answers == [200] * len(answers)
     for _ in range(9):  # whatever they are answered: listeners are replaced meanwhile, and none is drained here
-        ask(lab, "elsewhere", authority=f"n{next(names)}.test")
+        ask(lab, "elsewhere", authority=f"n{next(names)}")
     lab.wait(lambda: "outbound|9080||reviews.default.svc.cluster.local" in clusters(lab), 20)
     assert isinstance(lab.sidecar, ServedStation)
     assert [each.sated for each in lab.sidecar.server.proxies()] == [True]
     asked = held(lab, "VHDS")
-    assert ask(lab, "elsewhere", authority="another.test").status == 200
+    assert ask(lab, "elsewhere", authority="another").status == 200
     assert ask(lab, "reviews").status == 200
     assert held(lab, "VHDS") <= asked

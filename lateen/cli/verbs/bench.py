@@ -220,15 +220,16 @@ def _way(way: Way) -> tuple[str, ...]:
 @click.option("--services", type=click.IntRange(300), default=10_000, show_default=True)
 @click.option("--first", type=click.IntRange(1, 200), default=200, show_default=True, help="Services called once more.")
 @click.option("--unknown", type=click.IntRange(0), default=2_000, show_default=True, help="Names that nobody has.")
+@click.option("--single", type=click.IntRange(0), default=300, show_default=True, help="Such names without a dot.")
 @results
 @output()
-def envoy(services: int, first: int, unknown: int, folder: Path | None, save: bool, output: str) -> None:
+def envoy(services: int, first: int, unknown: int, single: int, folder: Path | None, save: bool, output: str) -> None:
     """What a sidecar's Envoy pays for a large mesh of which its workload calls ten services: its memory beside that in
     a mesh of ten, the first request to a service it has not loaded, and what calls of unknown names leave behind.
 
     Needs root (or user namespaces), nft and ip.
     """
-    plan = LargePlan(services=services, first=first, unknown=unknown)
+    plan = LargePlan(services=services, first=first, unknown=unknown, single=single)
     report = measure_large(plan, lambda text: click.echo(text, err=True))
     if output == "table":
         _show_large(report)
@@ -240,24 +241,22 @@ def envoy(services: int, first: int, unknown: int, folder: Path | None, save: bo
 def _show_large(report: LargeReport) -> None:
     plan = report.plan
     answers = ", ".join(f"{status} x {count}" for status, count in sorted(report.unknown_answers.items()))
-    envoy_mib = report.before_unknown_mib, report.after_unknown_mib
+    envoy_mib = report.before_unknown_mib, report.after_unknown_mib, report.after_single_mib
+    server_mib = report.server_before_mib, report.server_after_unknown_mib, report.server_after_single_mib
     rows = [
         ("Envoy that calls 10 services of 10", f"{report.small_mib:.1f} MiB"),
         (f"Envoy that calls 10 services of {plan.services:,}", f"{report.large_mib:.1f} MiB (x {report.ratio:.2f})"),
         ("first request, p50 and p99", f"{report.first_p50_ms:.1f} ms, {report.first_p99_ms:.1f} ms"),
         ("next request, p50 and p99", f"{report.next_p50_ms:.1f} ms, {report.next_p99_ms:.1f} ms"),
-        (
-            f"Envoy before and after {plan.unknown:,} unknown names",
-            _grown(*envoy_mib),
-        ),
-        ("control plane, the same", _grown(report.server_before_mib, report.server_after_mib)),
+        (f"Envoy before, after {plan.unknown:,} unknown names, after {plan.single} single words", _mib(*envoy_mib)),
+        ("control plane, the same", _mib(*server_mib)),
         ("answers to unknown names", answers),
     ]
     table(("", ""), rows)
 
 
-def _grown(before_mib: float, after_mib: float) -> str:
-    return f"{before_mib:.1f} MiB, {after_mib:.1f} MiB"
+def _mib(*sizes: float) -> str:
+    return ", ".join(f"{each:.1f} MiB" for each in sizes)
 
 
 @command.command("soak")
