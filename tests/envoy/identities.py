@@ -58,7 +58,7 @@ class Signing:
         self.store = await Store.open(self.layout.store)
         graph = Graph()
         graph.commit(initial(self.store.rows()))
-        pump = Pump(graph)
+        self.pump = pump = Pump(graph)
         self.store.subscribe(Inputs(pump.submit))
         self.authority = Authority(
             self.layout.ca, self.store, pump, lambda: (), validity=self.validity, settle_after_start_s=0.2
