@@ -99,6 +99,7 @@ class Custody:
         following = self._try(made(self._now()) if files is None else files, waiting)
         before = self._current
         try:
+            _distinguishable(before, following)
             self._spread(following)
         except CaError:
             shutil.rmtree(waiting)
@@ -194,3 +195,30 @@ class Custody:
     def _changed(self) -> None:
         for each in self._listeners:
             each()
+
+
+def _distinguishable(before: CertificateAuthority, following: CertificateAuthority) -> None:
+    """CaError when a verifier could not tell which of two roots of one name has issued a certificate: it takes the
+    first, and finds the signature wrong."""
+    roots = {*before.roots, *following.roots}
+    for ca in (before, following):
+        for each in (ca.certificate, *map(_certificate, ca.chain_pem)):
+            names = [root for root in roots if root.subject == each.issuer]
+            if len(names) > 1 and each not in roots and not _names_issuer(each):
+                name, issuer = each.subject.rfc4514_string(), each.issuer.rfc4514_string()
+                raise CaError(
+                    f"two roots are called {issuer}, and {name} does not say by which key it was issued",
+                    remedy="issue it with an authorityKeyIdentifier, or give the new root another name",
+                )
+
+
+def _certificate(pem: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(pem.encode())
+
+
+def _names_issuer(certificate: x509.Certificate) -> bool:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return False
+    return found.key_identifier is not None

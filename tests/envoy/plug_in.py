@@ -13,8 +13,9 @@ from cryptography.x509.oid import NameOID
 Pair = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 
 
-def authority(name: str, issuer: Pair | None = None, days: float = 100) -> Pair:
-    """A CA certificate with its key, self-signed or signed by an issuer. `days` below 0: it is over."""
+def authority(name: str, issuer: Pair | None = None, days: float = 100, *, identified: bool = True) -> Pair:
+    """A CA certificate with its key, self-signed or signed by an issuer. `days` below 0: it is over. `identified`: it
+    says by which key it was issued."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     parent, parent_key = issuer if issuer else (None, key)
@@ -30,15 +31,18 @@ def authority(name: str, issuer: Pair | None = None, days: float = 100) -> Pair:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
+    if identified:
+        issued_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(parent_key.public_key())
+        builder = builder.add_extension(issued_by, critical=False)
     return builder.sign(parent_key, hashes.SHA256()), key
 
 
 class PlugIn:
     """A root, and an intermediate below it that signs."""
 
-    def __init__(self, days: float = 100) -> None:
+    def __init__(self, days: float = 100, *, identified: bool = True) -> None:
         self.root = authority("plug-in root")
-        self.signing = authority("plug-in intermediate", self.root, days)
+        self.signing = authority("plug-in intermediate", self.root, days, identified=identified)
 
     def renew(self) -> None:
         """Another intermediate of the same root."""

@@ -152,3 +152,16 @@ def test_a_ca_that_is_over_and_one_that_lacks_a_file_are_refused(tmp_path: Path)
 def _lists(pem: str) -> list[x509.CertificateRevocationList]:
     end = "-----END X509 CRL-----\n"
     return [x509.load_pem_x509_crl((part + end).encode()) for part in pem.split(end)[:-1]]
+
+
+def test_two_roots_of_one_name_must_be_told_apart(tmp_path: Path) -> None:
+    """A verifier takes the first root of the name, unless the certificate says by which key it was issued."""
+    first, second, vague = PlugIn(), PlugIn(), PlugIn(identified=False)
+    custody = Custody(tmp_path / "ca", first={name: text.encode() for name, text in first.files().items()})
+    before = custody.current
+    with pytest.raises(CaError, match="two roots are called CN=plug-in root") as refused:
+        custody.begin({name: text.encode() for name, text in vague.files().items()})
+    assert "authorityKeyIdentifier" in refused.value.remedy
+    assert (custody.stage, custody.current.roots, custody.current.signer) == ("steady", before.roots, before.signer)
+    custody.begin({name: text.encode() for name, text in second.files().items()})
+    assert (custody.stage, len(custody.current.roots)) == ("distributing", 2)
