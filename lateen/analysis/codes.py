@@ -247,7 +247,8 @@ Correct the object. The finding goes away with the next good version, which is l
         "A proxy was started without a patch of its bootstrap",
         """
 Before a proxy starts, Envoy is asked whether it would with the bootstrap that an EnvoyFilter patches. It would not with
-this patch, so the proxy was started without it; the other patches apply.
+this patch, so the proxy was started without it; the other patches apply. A proxy that ends before it was ever ready is
+started again without any.
 
     applyTo: BOOTSTRAP
     patch: {operation: MERGE, value: {stats_sinks: [{name: nothing.that.exists}]}}

@@ -18,7 +18,7 @@ STATED_METADATA: Final = frozenset(
     (
         *("NAME", "NAMESPACE", "SERVICE_ACCOUNT", "INSTANCE_IPS", "WORKLOAD_NAME", "NODE_NAME", "CLUSTER_ID"),
         *("MESH_ID", "NETWORK", "DNS_DOMAIN", "INTERCEPTION_MODE", "LATEEN_VERSION", "LATEEN_MESH_GATEWAY"),
-        *("LATEEN_ON_DEMAND", "LATEEN_HOST_SOCKETS"),
+        *("LATEEN_ON_DEMAND", "LATEEN_HOST_SOCKETS", "LATEEN_COUNTS"),
     )
 )
 """The texts of node metadata that every proxy's bootstrap may have, beside those of its environment."""

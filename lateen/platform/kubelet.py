@@ -24,8 +24,7 @@ from lateen.api.struct import Json
 from lateen.apiserver.errors import ConflictError, NotFoundError
 from lateen.engine import Graph
 from lateen.lib.errors import LateenError
-from lateen.lib.findings import Finding, Level
-from lateen.lib.ids import Ref
+from lateen.lib.findings import Finding
 from lateen.node import control
 from lateen.node.workload import PodSpec
 from lateen.platform import pod_events, pod_status, translate
@@ -41,9 +40,7 @@ from lateen.platform.policies import Policies
 from lateen.platform.proxy import PATCH_REFUSED, SETTINGS_CHANGED, Facts, PodProxy
 from lateen.platform.sandbox import PodChanged, PodGone
 
-POD_CANNOT_RUN = "LTN0601"
-"""A Pod cannot be run as it is written."""
-OWN_CODES = frozenset({POD_CANNOT_RUN, PATCH_REFUSED, SETTINGS_CHANGED})
+OWN_CODES = frozenset({pod_status.POD_CANNOT_RUN, PATCH_REFUSED, SETTINGS_CHANGED})
 """What the kubelet says of Pods."""
 
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
@@ -305,9 +302,10 @@ class PodWorker:
 
     async def _say(self, pod: Json) -> None:
         """Say of a Pod that runs what there is to say, in place of what was said before."""
-        injected = translate.injection(pod)
-        address = self._state.ip if self._state is not None else ""
-        found = () if injected is None else tuple(self._proxy(pod, injected, address or "").findings())
+        injected, state = translate.injection(pod), self._state
+        found: tuple[Finding, ...] = ()
+        if injected is not None and state is not None:
+            found = tuple(await self._proxy(pod, injected, state.ip).look(state.proxy))
         if self._told is None and not found:
             said = {each.get("code") for each in d.parts(d.status(pod), "findings")}
             self._told = None if said & OWN_CODES else ()
@@ -391,18 +389,6 @@ class PodWorker:
             return
         with contextlib.suppress(LateenError, OSError):
             if isinstance(error, ConfigError):
-                self._told = (finding(self._pod, error),)
+                self._told = (pod_status.cannot_run(self._pod, error),)
                 await self._kubelet.api.findings(self._pod, self._told)
             await self._report(pod_status.not_running(self._pod, reason, str(error), self._kubelet.clock()))
-
-
-def finding(pod: Json, error: ConfigError) -> Finding:
-    """What keeps a Pod from running, as a finding on it."""
-    return Finding(
-        code=POD_CANNOT_RUN,
-        level=Level.WARNING,
-        message=str(error),
-        ref=Ref("", "Pod", d.namespace(pod), d.name(pod)),
-        path="spec",
-        remedy="give the container a command" if error.reason == "NoCommand" else "",
-    )

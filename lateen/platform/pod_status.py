@@ -6,10 +6,17 @@ looks sees it and why it isn't ready. Conditions of types not known here (readin
 
 from __future__ import annotations
 
+from typing import Final
+
 from lateen.api.struct import Json
+from lateen.lib.findings import Finding, Level
+from lateen.lib.ids import Ref
 from lateen.platform.controllers import documents as d
+from lateen.platform.environment import ConfigError
 from lateen.platform.pod import ContainerState, Ended, PodState
 
+POD_CANNOT_RUN: Final = "LTN0601"
+"""A Pod cannot be run as it is written."""
 OURS = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
 
 
@@ -134,3 +141,15 @@ def _ended(ended: Ended) -> Json:
 
 def _code(state: ContainerState) -> int:
     return state.last.exit_code if state.last else 0
+
+
+def cannot_run(pod: Json, error: ConfigError) -> Finding:
+    """What keeps a Pod from running, as a finding on it."""
+    return Finding(
+        code=POD_CANNOT_RUN,
+        level=Level.WARNING,
+        message=str(error),
+        ref=Ref("", "Pod", d.namespace(pod), d.name(pod)),
+        path="spec",
+        remedy="give the container a command" if error.reason == "NoCommand" else "",
+    )

@@ -25,7 +25,7 @@ from lateen.model.envoy_filters import BootstrapPatch
 from lateen.model.proxy_config import ProxySettings
 from lateen.node import bootstrap as envoy
 from lateen.platform.controllers import documents as d
-from lateen.platform.pod import Proxy
+from lateen.platform.pod import ContainerState, Proxy
 from lateen.platform.policies import Policies
 from lateen.platform.process import open_files
 from lateen.platform.settings import PlatformSettings
@@ -58,6 +58,8 @@ class Start(msgspec.Struct, frozen=True):
 
     digest: str
     refused: dict[str, str] = {}
+    trying: tuple[str, ...] = ()
+    """Patches with which it has not been ready yet."""
 
 
 class PodProxy:
@@ -76,7 +78,7 @@ class PodProxy:
         """Writes the bootstrap, with those patches that Envoy takes; what is to be run."""
         taken, refused = await tried(self._patches, self._complaint)
         await self._write(taken)
-        self._started.write_bytes(msgspec.json.encode(Start(self._digest, refused)))
+        self._keep(Start(self._digest, refused, tuple(map(_place, taken))))
         drain_s = self._settings.termination_drain_s
         return Proxy(
             argv=self._argv,
@@ -86,12 +88,23 @@ class PodProxy:
             drain_s=DRAIN_S if drain_s is None else drain_s,
         )
 
-    def findings(self) -> Iterator[Finding]:
-        """What there is to say of the proxy as it was started, with its settings as they are now."""
+    async def look(self, state: ContainerState | None) -> list[Finding]:
+        """What there is to say of the proxy as it was started, with its settings as they are now. One that ends before
+        it was ever ready is started again without patches: what they ask for may fail only then."""
         try:
             start = msgspec.json.decode(self._started.read_bytes(), type=Start)
         except (OSError, msgspec.MsgspecError):
-            return
+            return []
+        if start.trying and state is not None and (state.ready or state.last is not None):
+            why = f"it ended: {state.last.message}" if state.last is not None and not state.ready else ""
+            if why:
+                await self._write(())  # what runs it starts it anew from this file
+            refused = {**start.refused, **dict.fromkeys(start.trying if why else (), why)}
+            start = Start(start.digest, refused)
+            self._keep(start)
+        return list(self._findings(start))
+
+    def _findings(self, start: Start) -> Iterator[Finding]:
         ref = Ref("", "Pod", d.namespace(self._pod), d.name(self._pod))
         for place, error in start.refused.items():
             message = f"the proxy was started without {place}: {error}"
@@ -101,6 +114,9 @@ class PodProxy:
             message = "the settings of the proxy have changed since it was started, and hold when it starts anew"
             remedy = "restart the Pod when it suits: delete it, or `kubectl rollout restart` what made it"
             yield Finding(code=SETTINGS_CHANGED, level=Level.INFO, message=message, ref=ref, path="spec", remedy=remedy)
+
+    def _keep(self, start: Start) -> None:
+        self._started.write_bytes(msgspec.json.encode(start))
 
     @property
     def _config(self) -> Path:
@@ -154,10 +170,15 @@ async def tried(patches: Patches, complaint: Callable[[Patches], Awaitable[str]]
     refused: dict[str, str] = {}
     for each in patches:
         if error := await complaint((*taken, each)):
-            refused[f"{each.ref.ref.short} spec.configPatches[{each.ref.index}]"] = error
+            refused[_place(each)] = error
         else:
             taken = (*taken, each)
     return taken, refused
+
+
+def _place(patch: BootstrapPatch) -> str:
+    """Where a patch is written, for people."""
+    return f"{patch.ref.ref.short} spec.configPatches[{patch.ref.index}]"
 
 
 def _patched(document: Json, patches: Patches) -> Json:

@@ -21,8 +21,9 @@ from lateen.platform.controllers import documents as d
 from lateen.platform.controllers import work
 from lateen.platform.controllers.cluster import Cluster
 from lateen.platform.controllers.events import Recorder
-from lateen.platform.kubelet import POD_CANNOT_RUN, Kubelet
+from lateen.platform.kubelet import Kubelet
 from lateen.platform.pod import ContainerState, Ended, PodSandbox, PodState, ServiceVip
+from lateen.platform.pod_status import POD_CANNOT_RUN
 from lateen.platform.proxy import SETTINGS_CHANGED, Facts
 from lateen.platform.sandbox import PodChanged, PodGone
 from lateen.platform.settings import PlatformSettings
