@@ -127,9 +127,10 @@ def policies_about(by: Random, missing: Sequence[tuple[str, str]]) -> list[Drawn
     fields = {_label(each)[0]: each for each in LABELS}
     wanted = [(fields[label], action) for label, action in missing if label in fields]
     places = [each for each in missing if each[0] in _PLACES]
-    if places and (not wanted or by.random() < 0.3):  # where a policy stands decides most when it is alone
+    if places and (not wanted or by.random() < 0.3):  # where a policy stands decides most with few others
         place, action = by.choice(sorted(places))
-        return _named([Drawn(_policy(by, action, by.choice(LABELS), place=place))])
+        beside = [Drawn(_policy(by, action, by.choice(LABELS))) for _ in range(by.randint(0, 1))]
+        return _named([Drawn(_policy(by, action, by.choice(LABELS), place=place)), *beside])
     watched = itertools.cycle([field for field, action in wanted if action == "AUDIT"] or LABELS)
     others = [each for each in wanted if each[1] in ENFORCED] or [(by.choice(LABELS), by.choice(ENFORCED))]
     by.shuffle(others)

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
 import yaml
@@ -29,8 +29,8 @@ TURNS, PER_TURN = 33, 62
 LONG_TURNS, LONG_PER_TURN = 250, 420
 CANDIDATES = 18
 """How many requests are drawn for each port; those that most fields decide are asked."""
-MORE_TURNS = 30
-"""How many turns more there may be about fields that have not decided anything so far."""
+MORE_DRAWS = 2000
+"""How many draws more there may be about fields that have not decided anything so far; those that do get a turn."""
 SMALLEST_S = 60
 """How long a failure is made smaller."""
 
@@ -64,6 +64,14 @@ def test_envoy_decides_as_the_semantics_read_a_hundred_thousand_times(
 Key = tuple[str, str, str, str]
 
 
+class Configuration(NamedTuple):
+    """Policies, and requests with what each decides."""
+
+    documents: list[Json]
+    mesh: Mesh
+    chosen: list[tuple[Request, set[Key]]]
+
+
 class Comparison:
     """Compares, and counts what decided; everything `expected` must have, as `key` names it."""
 
@@ -95,26 +103,33 @@ class Comparison:
         def check(seed: int) -> None:
             turn = seeds.setdefault(seed, len(seeds))
             by = Random(seed)
-            self._turn(by, policies(by, turn), per_turn, str(turn))
+            self._turn(self._drawn(by, policies(by, turn), per_turn), str(turn))
 
         check()
         more = 0
-        while self.missing and more < MORE_TURNS:
-            by = Random(more)
-            drawn = policies_about(by, sorted({(field, action) for _, field, action, _ in self.missing}))
-            self._turn(by, drawn, per_turn, f"more {more}")
-            more += 1
+        for draw in range(MORE_DRAWS):
+            if not self.missing:
+                break
+            by = Random(draw)
+            about = policies_about(by, sorted({(field, action) for _, field, action, _ in self.missing}))
+            drawn = self._drawn(by, about, per_turn)
+            if any(found.intersection(self.missing) for _, found in drawn.chosen):
+                self._turn(drawn, f"more {draw}")
+                more += 1
         with capsys.disabled():
             counted = f"{len(self.decided)} decided, the least {min(self.decided.values())} times"
             print(f"\n  {self.pairs} pairs in {len(seeds)} + {more} configurations; {counted}")  # noqa: T201
         assert not self.missing, "never decided"
 
-    def _turn(self, by: Random, drawn: list[Drawn], per_turn: int, turn: str) -> None:
+    def _drawn(self, by: Random, drawn: list[Drawn], per_turn: int) -> Configuration:
         mesh = mesh_of(by.choice(NORMALIZATIONS))
-        chosen = self._choose(drawn, mesh, requests(by, max(CANDIDATES, per_turn // 14)), per_turn)
-        _same(self._workload, [each.document for each in drawn], mesh, [request for request, _ in chosen], turn)
-        self.pairs += len(chosen)
-        for _, found in chosen:
+        offered = requests(by, max(CANDIDATES, per_turn // 14))
+        return Configuration([each.document for each in drawn], mesh, self._choose(drawn, mesh, offered, per_turn))
+
+    def _turn(self, drawn: Configuration, turn: str) -> None:
+        _same(self._workload, drawn.documents, drawn.mesh, [request for request, _ in drawn.chosen], turn)
+        self.pairs += len(drawn.chosen)
+        for _, found in drawn.chosen:
             self.decided.update(found)
 
     def _choose(

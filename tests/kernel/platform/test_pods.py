@@ -166,7 +166,7 @@ async def test_graceful_stop_waits_then_kills(mesh: Mesh) -> None:
     )
     stubborn += "while True: time.sleep(1)"
     pod = await mesh.pod("pod", Container(name="app", argv=program(stubborn)))
-    while "up" not in mesh.log("pod"):
+    while "up\n" not in mesh.log("pod"):
         await asyncio.sleep(0.01)
     began = time.monotonic()
     await mesh.platform.delete(pod.uid, 0.5)
@@ -192,7 +192,7 @@ async def test_pre_stop_comes_before_the_signal(mesh: Mesh) -> None:
     """
     for name, pre_stop in (("one", hook), ("two", Sleep(0.2))):
         pod = await mesh.pod(name, Container(name="app", argv=program(text), pre_stop=pre_stop))
-        while "up" not in mesh.log(name):
+        while "up\n" not in mesh.log(name):
             await asyncio.sleep(0.01)
         await mesh.platform.delete(pod.uid, 5)
     assert mesh.log("one") == "up\nhooked\n"
