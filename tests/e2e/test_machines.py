@@ -208,6 +208,24 @@ def test_what_the_probe_says_decides_over_traffic_and_a_dead_machine_is_removed(
     eventually(lambda: entries(mesh), lambda found: found == [], within_s=60)
 
 
+def test_the_end_of_a_group_ends_its_machines(bookinfo: Mesh, host: Host) -> None:
+    """Entry, traffic and the stream of the proxy, at once; what the agent hears is why."""
+    mesh = bookinfo
+    mesh.apply(SERVICE, ACCOUNT, group(), GATEWAY)
+    host.start("python3", "-c", APPLICATION)
+    host.agent(bundle(mesh, host))
+    joined(host)
+    eventually(lambda: from_pod(mesh, "http://hello/")[0][0], lambda code: code == 200)
+    name = f"hello-{host.address}"
+    assert name in mesh.lateen("proxy-status").stdout
+    mesh.lateen("delete", "workloadgroup", "hello")
+    eventually(lambda: entries(mesh), lambda found: found == [], within_s=5)
+    eventually(lambda: mesh.lateen("proxy-status").stdout, lambda text: name not in text, within_s=5)
+    eventually(lambda: from_pod(mesh, "http://hello/")[0][0], lambda code: code == 503)
+    said = eventually(lambda: [each["reason"] for each in host.events("not joined")])
+    assert "there is no WorkloadGroup default/hello" in said[0]
+
+
 def test_who_is_turned_away_is_told_why(bookinfo: Mesh, host: Host) -> None:
     """Wrong bundles, one after the other on one machine; what the agent says first, and says once."""
     mesh = bookinfo
