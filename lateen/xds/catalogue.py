@@ -1,8 +1,8 @@
-"""What there is to send: every resource that some stream wants, made once per Scope and shared by its streams.
+"""What there is to send: every resource that some stream wants, made once and shared by all streams that get it.
 
-An `Entry` is one resource of one Scope: the watch that keeps it up to date, its encoded form, and what clients said
-of it. An `Audience` is all streams of one Scope; wildcard subscribers are listed there once per type, others in
-the entry they asked for, so a change costs as much as there are streams that get it.
+An `Entry` is one resource: the watch that keeps it up to date, its encoded form, and what clients said of it. Wildcard
+subscribers are listed once per type in their audience, others in the entry they asked for, so a change costs as much
+as there are streams that get it.
 
 A version that a client refused and nobody accepted is not offered further: the entry serves the last version that
 was accepted (`Entry.serving`), also to clients that connect later.
@@ -10,98 +10,19 @@ was accepted (`Entry.serving`), also to clients that connect later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import structlog
 
-from lateen.envoy.resource import Resource, ResourceType
+from lateen.envoy.resource import ResourceType
 from lateen.intent.scope import Scope
 from lateen.lib.ids import Ref
-from lateen.xds.pump import Handle, Pump
-from lateen.xds.subscription import UNKNOWN
+from lateen.xds.audience import Alias, Audience, Entry, Place, Reader, Roster, Shelf
+from lateen.xds.pump import Pump
 from lateen.xds.uses import Uses
-from lateen.xds.wire import delta_chunk, sotw_chunk
 
 log = structlog.get_logger()
-
-
-class Reader(Protocol):
-    """A stream, as the catalogue knows it."""
-
-    def changed(self, type_index: int, name: str, before: tuple[Ref, ...] | None, listed: bool = False) -> None:
-        """That resource may differ from what the client has, which was made from `before`; None: it has none of this
-        audience. `listed`: the name came or went."""
-        ...
-
-    def renamed(self, type_index: int, asked: str, name: str) -> None:
-        """Another resource than before answers to a name that the client asked for."""
-        ...
-
-
-@dataclass(eq=False, slots=True)
-class Entry:
-    """One resource of one Scope. `good` is the newest version a client accepted; `refusal` what one said of `current`
-    before anybody accepted it, `stand_in` what clients get then that never had a good one."""
-
-    type_index: int
-    scope: Scope
-    name: str
-    current: Resource | None = None
-    failed: bool = False
-    good: Resource | None = None
-    stand_in: Resource | None = None
-    refusal: str = ""
-    inputs: Mapping[Ref, Any] = field(default_factory=dict[Ref, Any])
-    good_inputs: Mapping[Ref, Any] = field(default_factory=dict[Ref, Any])
-    askers: dict[Reader, None] = field(default_factory=dict["Reader", None])
-    wildcard: bool = False
-    handle: Handle[Resource | None] | None = None
-    _chunk: tuple[Resource, bool, bytes] | None = None
-
-    @property
-    def serving(self) -> Resource | None:
-        """What clients get."""
-        return (self.good or self.stand_in) if self.refusal else self.current
-
-    @property
-    def version(self) -> str | None:
-        """The version that clients get; None when there is no such resource, UNKNOWN when it can't be told."""
-        serving = self.serving
-        if serving is not None:
-            return serving.version
-        return UNKNOWN if self.failed or self.refusal else None
-
-    def chunk(self, type_url: str, resource: Resource, delta: bool) -> bytes:
-        """The resource encoded for a response; remembered for the next stream."""
-        kept = self._chunk
-        if kept is None or kept[0] is not resource or kept[1] is not delta:
-            encode = delta_chunk if delta else sotw_chunk
-            kept = self._chunk = (resource, delta, encode(type_url, resource))
-        return kept[2]
-
-
-@dataclass(eq=False, slots=True)
-class Alias:
-    """A name that clients of one Scope asked for, and the name of the resource behind it."""
-
-    name: str
-    handle: Handle[str]
-    askers: dict[Reader, None] = field(default_factory=dict["Reader", None])
-
-
-@dataclass(eq=False, slots=True)
-class Audience:
-    """The streams of one Scope, their resources by type, and who has a wildcard on which type."""
-
-    scope: Scope
-    entries: list[dict[str, Entry]]
-    wildcard: list[dict[Reader, None]]
-    names: list[Handle[tuple[str, ...]] | None]
-    listed: list[frozenset[str]]
-    aliases: dict[tuple[int, str], Alias] = field(default_factory=dict[tuple[int, str], Alias])
-    streams: int = 0
 
 
 class Catalogue:
@@ -113,149 +34,221 @@ class Catalogue:
         self._pump = pump
         self.types = types
         self.uses = Uses[Entry](tracked)
-        self._audiences: dict[Scope, Audience] = {}
+        self._audiences: dict[Place, Audience] = {}
+        self._shelves: list[dict[Scope, Shelf]] = [{} for _ in types]
+        self._rosters: dict[tuple[int, int, Scope], Roster] = {}
         self._twins: dict[tuple[int, str], dict[Scope, Entry]] = {}
         self._trusted: list[dict[Ref, Any]] = [{} for _ in types]
 
     # -- who wants what -------------------------------------------------------------------------------------
 
-    def enter(self, scope: Scope) -> Audience:
-        """The audience of a Scope, with one stream more."""
-        found = self._audiences.get(scope)
+    def enter(self, place: Place) -> Audience:
+        """The audience of a Place, with one stream more."""
+        found = self._audiences.get(place)
         if found is None:
             n = len(self.types)
-            found = Audience(
-                scope, [{} for _ in range(n)], [{} for _ in range(n)], [None] * n, [frozenset[str]() for _ in range(n)]
-            )
-            self._audiences[scope] = found
+            shelves = [
+                tuple(self._shelf(index, scope) for scope in each.levels) for index, each in enumerate(place.shares)
+            ]
+            found = Audience(place, self.types, shelves, [{} for _ in range(n)], [() for _ in range(n)])
+            for each in dict.fromkeys(shelf for row in shelves for shelf in row):
+                each.audiences += 1
+            self._audiences[place] = found
         found.streams += 1
         return found
 
+    def exit(self, audience: Audience) -> None:
+        """The inverse of `enter`, after everything asked for has been given up."""
+        audience.streams -= 1
+        if audience.streams:
+            return
+        del self._audiences[audience.place]
+        for index, row in enumerate(audience.shelves):
+            for shelf in dict.fromkeys(row):
+                shelf.audiences -= 1
+                if not shelf.audiences:
+                    del self._shelves[index][shelf.scope]
+
+    def _shelf(self, type_index: int, scope: Scope) -> Shelf:
+        shelves = self._shelves[type_index]
+        found = shelves.get(scope)
+        if found is None:
+            found = shelves[scope] = Shelf(scope)
+        return found
+
     def join(self, reader: Reader, audience: Audience, type_index: int) -> Iterator[None]:
-        """Makes a stream a wildcard subscriber, one resource a step; every name is reported to it as changed."""
+        """Makes a stream a wildcard subscriber, one resource a step; it is told of all names in the end."""
         audience.wildcard[type_index][reader] = None
-        if audience.names[type_index] is None:
-            audience.names[type_index] = self._pump.watch(
-                lambda: self._relist(audience, type_index), self.types[type_index].names, audience.scope
-            )
-            audience.listed[type_index] = self._names(audience, type_index)
-        for name in audience.listed[type_index]:
-            if name in audience.listed[type_index]:  # a revision may come between two steps
-                entry = self._entry(audience, type_index, name)
-                entry.wildcard = True
-                self.uses.touch(entry.inputs)
-                reader.changed(type_index, name, None)
-            yield
+        if not audience.rosters[type_index]:
+            audience.rosters[type_index] = tuple(self._enlist(audience, type_index))
+        for roster in audience.rosters[type_index]:
+            for name in roster.listed:
+                if name in roster.listed and audience.has(roster, name):  # a revision may come between two steps
+                    made = self._list(audience, roster, name)
+                    if made:
+                        yield
+        reader.joined(type_index, audience.listed(type_index))
 
     def ask(self, reader: Reader, audience: Audience, type_index: int, name: str) -> None:
         """Makes a stream a subscriber of one name."""
-        entry = self._entry(audience, type_index, name)
+        self._ask(reader, audience, type_index, name)
+        reader.changed(type_index, name, None)
+
+    def ask_all(self, reader: Reader, audience: Audience, type_index: int, names: Iterable[str]) -> Iterator[None]:
+        """Makes a stream a subscriber of many names, one a step; it is told of all in the end."""
+        asked: list[str] = []
+        for name in names:
+            asked.append(self._ask(reader, audience, type_index, name).name)
+            yield
+        reader.joined(type_index, asked)
+
+    def _ask(self, reader: Reader, audience: Audience, type_index: int, name: str) -> Entry:
+        entry = self._entry(audience.shelf(type_index, name), type_index, name)
         entry.askers[reader] = None
         self.uses.touch(entry.inputs)
-        reader.changed(type_index, name, None)
+        return entry
 
     def ask_by(self, reader: Reader, audience: Audience, type_index: int, asked: str) -> str:
         """Makes a stream one that is told which resource a name stands for; the name of that resource."""
-        alias = audience.aliases.get((type_index, asked))
+        shelf = audience.shelf(type_index, asked)
+        alias = shelf.aliases.get(asked)
         if alias is None:
             resolve = self.types[type_index].resolve
             assert resolve is not None
-            handle = self._pump.watch(lambda: self._rename(audience, type_index, asked), resolve, audience.scope, asked)
-            alias = audience.aliases[type_index, asked] = Alias(handle.value(), handle)
+            made = alias = shelf.aliases[asked] = Alias(asked)
+            alias.handle = self._pump.watch(lambda: self._rename(made, type_index), resolve, shelf.scope, asked)
+            alias.name = alias.handle.value()
         alias.askers[reader] = None
         return alias.name
 
     def unask_by(self, reader: Reader, audience: Audience, type_index: int, asked: str) -> None:
         """The inverse of `ask_by`."""
-        alias = audience.aliases[type_index, asked]
+        shelf = audience.shelf(type_index, asked)
+        alias = shelf.aliases[asked]
         alias.askers.pop(reader, None)
         if not alias.askers:
+            assert alias.handle is not None
             alias.handle.close()
-            del audience.aliases[type_index, asked]
+            del shelf.aliases[asked]
 
-    def _rename(self, audience: Audience, type_index: int, asked: str) -> None:
-        alias = audience.aliases[type_index, asked]
+    def _rename(self, alias: Alias, type_index: int) -> None:
+        assert alias.handle is not None
         try:
             alias.name = alias.handle.value()
         except Exception:  # a bug: clients keep what they have
-            log.exception("name query failed", type=self.types[type_index].short, asked=asked)
+            log.exception("name query failed", type=self.types[type_index].short, asked=alias.asked)
             return
         for reader in list(alias.askers):
-            reader.renamed(type_index, asked, alias.name)
+            reader.renamed(type_index, alias.asked, alias.name)
 
     def leave(self, reader: Reader, audience: Audience, type_index: int) -> None:
         """The inverse of `join`."""
         wildcard = audience.wildcard[type_index]
         wildcard.pop(reader, None)
-        for name in audience.listed[type_index]:
-            if (entry := audience.entries[type_index].get(name)) is not None:
+        for name in audience.listed(type_index):
+            if (entry := audience.find(type_index, name)) is not None:
                 self.uses.touch(entry.inputs)
-        if not wildcard and (names := audience.names[type_index]) is not None:
-            names.close()
-            audience.names[type_index] = None
-            audience.listed[type_index] = frozenset()
-            for entry in list(audience.entries[type_index].values()):
-                entry.wildcard = False
-                self._release(audience, entry)
+        if wildcard:
+            return
+        rosters, audience.rosters[type_index] = audience.rosters[type_index], ()
+        for roster in rosters:
+            del roster.audiences[audience]
+            if not roster.audiences:
+                del self._rosters[type_index, roster.level, roster.scope]
+                assert roster.handle is not None
+                roster.handle.close()
+                for name in roster.listed:
+                    shelf = roster.shelf or audience.shelf(type_index, name)
+                    if (entry := shelf.entries.get(name)) is not None:
+                        entry.rosters.pop(roster, None)
+                        self._release(entry)
 
     def unask(self, reader: Reader, audience: Audience, type_index: int, name: str) -> None:
         """The inverse of `ask`."""
-        if (entry := audience.entries[type_index].get(name)) is not None:
+        if (entry := audience.find(type_index, name)) is not None:
             entry.askers.pop(reader, None)
             self.uses.touch(entry.inputs)
-            self._release(audience, entry)
+            self._release(entry)
 
-    def exit(self, audience: Audience) -> None:
-        """The inverse of `enter`, after everything asked for has been given up."""
-        audience.streams -= 1
-        if audience.streams == 0:
-            del self._audiences[audience.scope]
+    # -- lists ----------------------------------------------------------------------------------------------
 
-    def _names(self, audience: Audience, type_index: int) -> frozenset[str]:
-        handle = audience.names[type_index]
-        assert handle is not None
+    def _enlist(self, audience: Audience, type_index: int) -> Iterator[Roster]:
+        kind, levels = self.types[type_index], audience.place.shares[type_index].levels
+        shared = kind.names_at is not None
+        for level, scope in enumerate(levels if shared else levels[:1]):
+            if scope in levels[1:level]:
+                continue
+            roster = self._rosters.get((type_index, level, scope))
+            if roster is None:
+                shelf = audience.shelves[type_index][level] if shared else None
+                made = roster = self._rosters[type_index, level, scope] = Roster(type_index, level, scope, shelf)
+
+                def relist(roster: Roster = made) -> None:
+                    self._relist(roster)
+
+                if kind.names_at is not None:
+                    roster.handle = self._pump.watch(relist, kind.names_at, scope, level)
+                else:
+                    roster.handle = self._pump.watch(relist, kind.names, scope)
+                roster.listed = self._names(roster)
+            roster.audiences[audience] = None
+            yield roster
+
+    def _list(self, audience: Audience, roster: Roster, name: str) -> bool:
+        """Puts a resource on its shelf for a roster; True when it was not there yet."""
+        shelf = roster.shelf or audience.shelf(roster.type_index, name)
+        known = name in shelf.entries
+        entry = self._entry(shelf, roster.type_index, name)
+        entry.rosters[roster] = None
+        self.uses.touch(entry.inputs)
+        return not known
+
+    def _names(self, roster: Roster) -> frozenset[str]:
+        assert roster.handle is not None
         try:
-            return frozenset(handle.value())
+            return frozenset(roster.handle.value())
         except Exception:
-            log.exception("names query failed", type=self.types[type_index].short, scope=audience.scope)
-            return audience.listed[type_index]
+            log.exception("names query failed", type=self.types[roster.type_index].short, scope=roster.scope)
+            return roster.listed
 
-    def _relist(self, audience: Audience, type_index: int) -> None:
-        before, after = audience.listed[type_index], self._names(audience, type_index)
-        audience.listed[type_index] = after
-        entries = audience.entries[type_index]
-        for name in after - before:
-            self._entry(audience, type_index, name).wildcard = True
+    def _relist(self, roster: Roster) -> None:
+        index, before, after = roster.type_index, roster.listed, self._names(roster)
+        roster.listed = after
         lost: dict[str, tuple[Ref, ...]] = {}
-        for name in before - after:
-            entry = entries[name]
-            entry.wildcard = False
-            lost[name] = tuple(entry.inputs)
-            self._release(audience, entry)
         for name in before ^ after:
-            for reader in audience.wildcard[type_index]:
-                reader.changed(type_index, name, lost.get(name, ()), listed=True)
+            meant = [each for each in roster.audiences if each.has(roster, name)]
+            if not meant:
+                continue
+            if name in after:
+                self._list(meant[0], roster, name)
+            elif (entry := (roster.shelf or meant[0].shelf(index, name)).entries.get(name)) is not None:
+                lost[name] = tuple(entry.inputs)
+                entry.rosters.pop(roster, None)
+                self._release(entry)
+            for audience in meant:
+                for reader in audience.wildcard[index]:
+                    reader.changed(index, name, lost.get(name, ()), listed=True)
 
-    def _entry(self, audience: Audience, type_index: int, name: str) -> Entry:
-        entry = audience.entries[type_index].get(name)
+    def _entry(self, shelf: Shelf, type_index: int, name: str) -> Entry:
+        entry = shelf.entries.get(name)
         if entry is None:
-            entry = audience.entries[type_index][name] = Entry(type_index, audience.scope, name)
-            self._twins.setdefault((type_index, name), {})[audience.scope] = entry
+            entry = shelf.entries[name] = Entry(type_index, shelf, name)
+            self._twins.setdefault((type_index, name), {})[shelf.scope] = entry
             made = entry
             made.handle = self._pump.watch(
-                lambda: self._refresh(made), self.types[type_index].resource, audience.scope, name
+                lambda: self._refresh(made), self.types[type_index].resource, shelf.scope, name
             )
             self._read(made)
         return entry
 
-    def _release(self, audience: Audience, entry: Entry) -> None:
-        if entry.wildcard or entry.askers:
+    def _release(self, entry: Entry) -> None:
+        if entry.rosters or entry.askers:
             return
         assert entry.handle is not None
         entry.handle.close()
         entry.handle = None
         self.uses.forget(entry, entry.inputs)
-        audience.entries[entry.type_index].pop(entry.name, None)
+        entry.shelf.entries.pop(entry.name, None)
         twins = self._twins[entry.type_index, entry.name]
         twins.pop(entry.scope, None)
         if not twins:
@@ -282,9 +275,9 @@ class Catalogue:
             self.accepted(entry, current.version)
 
     def _refresh(self, entry: Entry) -> None:
-        before, frozen, origins = _offered(entry), self.frozen(entry), tuple(entry.inputs)
+        before, frozen, origins = _offered(entry), entry.frozen, tuple(entry.inputs)
         self._read(entry)
-        if _offered(entry) != before or entry.failed or frozen != self.frozen(entry):
+        if _offered(entry) != before or entry.failed or frozen != entry.frozen:
             self._announce(entry, origins)
 
     def _announce(self, entry: Entry, before: tuple[Ref, ...] = ()) -> None:
@@ -294,24 +287,24 @@ class Catalogue:
     def readers(self, entry: Entry) -> list[Reader]:
         """The streams that get an entry."""
         found = list(entry.askers)
-        if entry.wildcard:
-            found += self._audiences[entry.scope].wildcard[entry.type_index]
+        for roster in entry.rosters:
+            for audience in roster.audiences:
+                if audience.has(roster, entry.name):
+                    found += audience.wildcard[entry.type_index]
         return found
 
     def users(self, ref: Ref) -> set[Reader]:
         """The streams that get a resource made from that object."""
         found: set[Reader] = set()
-        whole: set[tuple[int, Scope]] = set()  # wildcard subscribers are the same for all resources of a type
+        whole: set[tuple[Roster, Audience]] = set()  # wildcard subscribers are the same for all resources of a roster
         for entry in self.uses.of(ref):
             found.update(entry.askers)
-            if entry.wildcard and (entry.type_index, entry.scope) not in whole:
-                whole.add((entry.type_index, entry.scope))
-                found.update(self._audiences[entry.scope].wildcard[entry.type_index])
+            for roster in entry.rosters:
+                for audience in roster.audiences:
+                    if (roster, audience) not in whole and audience.has(roster, entry.name):
+                        whole.add((roster, audience))
+                        found.update(audience.wildcard[entry.type_index])
         return found
-
-    def frozen(self, entry: Entry) -> bool:
-        """True when clients do not get what the entry is now: it was refused, or could not be made."""
-        return bool(entry.refusal) or entry.failed
 
     # -- what clients say of it -----------------------------------------------------------------------------
 

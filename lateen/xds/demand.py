@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from lateen.xds.catalogue import Audience, Catalogue, Reader
+from lateen.xds.audience import Audience, Reader
+from lateen.xds.catalogue import Catalogue
 from lateen.xds.learned import Memory
 from lateen.xds.subscription import Need, Subscription
 
@@ -80,7 +81,7 @@ class Demand:
 
     def warm(self, index: int) -> Iterator[None]:
         """Gives the client what others of its workload asked for of a type before it asks itself, one a step."""
-        if self._memory is None or not self._audience().scope.on_demand or not self._by_ask(index):
+        if self._memory is None or not self._audience().place.scope.on_demand or not self._by_ask(index):
             return
         known = frozenset[Need]()
         for name in self._memory.names(index):
@@ -104,9 +105,9 @@ class Demand:
     def renew(self, index: int, name: str) -> None:
         """A resource has changed, come or gone: what it needs may be something else."""
         audience = self._audience()
-        if not audience.scope.on_demand:
+        if not audience.place.scope.on_demand:
             return
-        entry, subscription = audience.entries[index].get(name), self._subscriptions[index]
+        entry, subscription = audience.find(index, name), self._subscriptions[index]
         made = entry.serving if entry is not None and (entry.wildcard or subscription.named(name)) else None
         needs: set[Need] = set()
         if made is not None and self._clusters in self._subscriptions:

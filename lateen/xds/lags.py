@@ -10,7 +10,7 @@ on, so under steady change an object still becomes live with the first content t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from lateen.lib.ids import Ref
@@ -19,7 +19,7 @@ NOTHING: Final = -1
 """The revision of a name the client has never had."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Lag:
     """One name. `listed`: it came or went, so any object may be the reason. `since` in seconds of the loop's clock."""
 
@@ -46,10 +46,15 @@ class Lags:
         if lag is None:
             names[name] = Lag(revision, since, before, listed)
             return
-        lag.revision = min(lag.revision, revision)
-        lag.listed = lag.listed or listed
         if before and before != lag.before:
-            lag.before = tuple(dict.fromkeys((*lag.before, *before)))
+            before = tuple(dict.fromkeys((*lag.before, *before)))
+        names[name] = Lag(min(lag.revision, revision), lag.since, before or lag.before, lag.listed or listed)
+
+    def begin(self, index: int, new: Iterable[str], since: float) -> None:
+        """The client has none of these names."""
+        names, lag = self._types.setdefault(index, {}), Lag(NOTHING, since)
+        for name in new:
+            names[name] = lag if name not in names else replace(names[name], revision=NOTHING)
 
     def acked(self, index: int, names: Iterable[str], revision: int, waits: Callable[[str], bool]) -> None:
         """The client took these names as of a revision; one that `waits` has changed since."""
@@ -57,16 +62,19 @@ class Lags:
         for name in names:
             lag = there.get(name)
             if lag is not None and waits(name):
-                lag.revision, lag.listed = revision, False
+                there[name] = replace(lag, revision=revision, listed=False)
             elif lag is not None:
                 del there[name]
 
-    def settle(self, index: int, behind: Callable[[str], bool]) -> None:
-        """Ends the lags of a type that are none any more."""
+    def settle(self, index: int, behind: Callable[[str], bool], names: Iterable[str] | None = None) -> None:
+        """Ends those lags of a type that are none any more, of all names or of some."""
         there = self._types.get(index)
-        for name in [name for name in there if not behind(name)] if there else ():
-            assert there is not None
-            del there[name]
+        if not there:
+            return
+        looked_at = list(there) if names is None else [name for name in names if name in there]
+        for name in looked_at:
+            if not behind(name):
+                del there[name]
 
     @property
     def revision(self) -> int | None:

@@ -24,7 +24,8 @@ from lateen.engine import Graph, Transaction
 from lateen.envoy.resource import Resource, ResourceType
 from lateen.intent.scope import Proxy
 from lateen.lib.ids import Ref
-from lateen.xds.catalogue import Catalogue, Entry
+from lateen.xds.audience import Entry
+from lateen.xds.catalogue import Catalogue
 from lateen.xds.pump import Pump
 from lateen.xds.stream import Stream
 

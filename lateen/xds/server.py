@@ -22,8 +22,6 @@ import grpc
 import grpc.aio
 import msgspec
 import structlog
-from envoy.config.core.v3.base_pb2 import Node
-from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 from google.protobuf.message import DecodeError
 
 from lateen.engine import Graph, Q
@@ -31,6 +29,7 @@ from lateen.envoy.resource import ResourceType
 from lateen.intent.scope import Proxy, Scope
 from lateen.lib.bucket import Bucket
 from lateen.lib.ids import Ref
+from lateen.xds.audience import Place
 from lateen.xds.auth import Context as AuthContext
 from lateen.xds.auth import Identify, Refused
 from lateen.xds.catalogue import Catalogue
@@ -38,7 +37,9 @@ from lateen.xds.learned import Memory
 from lateen.xds.nack import Court, Quarantine, Refusal
 from lateen.xds.progress import Behind, Progress, lagging, progress
 from lateen.xds.pump import Pump
-from lateen.xds.stream import Events, Protocol, Request, Stream
+from lateen.xds.request import Protocol, Requests
+from lateen.xds.responses import Responses
+from lateen.xds.stream import Events, Stream
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
@@ -112,15 +113,29 @@ class XdsServer:
         self.pump = Pump(graph)
         self.counters: Counter[str] = Counter()
         self._news: list[Callable[[], None]] = []
-        self._scope_of = scope_of
+        self._responses = Responses(types, self.pump)
+        self._proxies: Counter[Proxy] = Counter()
+
+        def place_of(q: Q, proxy: Proxy, everything: bool) -> Place:
+            scope = q(scope_of, proxy)
+            if everything and scope.on_demand:
+                scope = msgspec.structs.replace(scope, on_demand=False)
+            return Place(scope, tuple(q(each.shares, scope) for each in types))
+
+        self._place_of = place_of
         self._identify = identify
         self._catalogue = Catalogue(self.pump, types, tracked)
         self._memory_of = memory_of
         self._streams: dict[Stream, None] = {}
-        self._ends: dict[Stream, Callable[[str], None]] = {}
+        self._ends: dict[Stream, Callable[[Refused], None]] = {}
         self._ready: dict[Stream, None] = {}
         self._court = Court(self.pump, self._catalogue, lambda: list(self._streams), quarantine, on_nack)
-        self._events = Events(self._wake, self._court.refused, self._sent, self._answered)
+        self._events = Events(self._wake, self._court.refused, self._sent, self._answered, self._overrun)
+        type_urls = tuple(each.type_url for each in types)
+        self._requests = {
+            "delta": Requests("delta", type_urls),
+            "sotw": Requests("sotw", type_urls),
+        }
         self.pump.on_drained(self._flush)
 
     async def run(self) -> None:
@@ -134,10 +149,10 @@ class XdsServer:
         rule = identify or self._identify
 
         async def delta(requests: AsyncIterator[bytes], context: Context) -> None:
-            await self._serve("delta", _delta_requests(requests), context, rule)
+            await self._serve("delta", requests, context, rule)
 
         async def sotw(requests: AsyncIterator[bytes], context: Context) -> None:
-            await self._serve("sotw", _sotw_requests(requests), context, rule)
+            await self._serve("sotw", requests, context, rule)
 
         return grpc.method_handlers_generic_handler(
             SERVICE,
@@ -160,7 +175,7 @@ class XdsServer:
         """Ends the streams of the proxies for which there is a reason (not empty)."""
         for stream, end in list(self._ends.items()):
             if why := reason(stream.proxy):
-                end(why)
+                end(Refused(grpc.StatusCode.PERMISSION_DENIED, why))
 
     def touched(self) -> set[Ref]:
         """The objects that other proxies need than when this was last asked."""
@@ -177,11 +192,12 @@ class XdsServer:
     # -- streams --------------------------------------------------------------------------------------------
 
     async def _serve(
-        self, protocol: Protocol, requests: AsyncIterator[tuple[Node, Request]], context: Context, rule: Identify
+        self, protocol: Protocol, requests: AsyncIterator[bytes], context: Context, rule: Identify
     ) -> None:
+        reading = self._requests[protocol]
         try:
             async with asyncio.timeout(FIRST_REQUEST_S):
-                node, first = await anext(requests)
+                node, first = reading.first(await anext(requests))
         except StopAsyncIteration:
             return
         except TimeoutError:
@@ -193,7 +209,7 @@ class XdsServer:
         except Refused as refused:
             log.warning("stream refused", node=node.id, peer=context.peer(), reason=str(refused))
             await context.abort(refused.code, str(refused))
-        if sum(each.proxy == proxy for each in self._streams) >= MAX_STREAMS:
+        if self._proxies[proxy] >= MAX_STREAMS:
             log.warning("stream refused", node=node.id, peer=context.peer(), reason="too many streams")
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"this proxy has {MAX_STREAMS} streams already")
         stream = Stream(
@@ -202,18 +218,20 @@ class XdsServer:
             protocol,
             context.peer(),
             self._catalogue,
+            self._responses,
             self.pump,
-            lambda on_change: self.pump.watch(on_change, self._scope_of, proxy),
+            lambda on_change, everything: self.pump.watch(on_change, self._place_of, proxy, everything),
             self._events,
             self._memory_of(proxy) if self._memory_of is not None else None,
         )
         self._streams[stream] = None
+        self._proxies[proxy] += 1
         log.info("proxy connected", proxy=f"{proxy.namespace}/{proxy.name}", protocol=protocol, peer=stream.peer)
         try:
             stream.receive(first)
             writer = asyncio.create_task(_write(stream, context), name=f"xds writer {node.id}")
             try:
-                await self._until_expelled(stream, self._read(stream, requests, writer))
+                await self._until_expelled(stream, self._read(stream, requests, reading, writer))
             except Refused as refused:
                 await context.abort(refused.code, str(refused))
             finally:
@@ -222,6 +240,9 @@ class XdsServer:
                     await writer
         finally:
             del self._streams[stream]
+            self._proxies[proxy] -= 1
+            if not self._proxies[proxy]:
+                del self._proxies[proxy]
             self._ready.pop(stream, None)
             stream.close()
             self._tell()
@@ -229,10 +250,10 @@ class XdsServer:
 
     async def _until_expelled(self, stream: Stream, reading: Coroutine[Any, Any, None]) -> None:
         """Reads to the end of the stream. Refused when it is expelled before."""
-        reasons: list[str] = []
+        reasons: list[Refused] = []
 
-        def end(why: str) -> None:
-            reasons.append(why)
+        def end(reason: Refused) -> None:
+            reasons.append(reason)
             limit.reschedule(asyncio.get_running_loop().time())
 
         try:
@@ -243,19 +264,19 @@ class XdsServer:
                 finally:
                     del self._ends[stream]
         except TimeoutError:
-            log.warning("stream ended", node=stream.node_id, peer=stream.peer, reason=reasons[0])
-            raise Refused(grpc.StatusCode.PERMISSION_DENIED, reasons[0]) from None
+            log.warning("stream ended", node=stream.node_id, peer=stream.peer, reason=str(reasons[0]))
+            raise reasons[0] from None
 
     async def _read(
-        self, stream: Stream, requests: AsyncIterator[tuple[Node, Request]], writer: asyncio.Task[None]
+        self, stream: Stream, requests: AsyncIterator[bytes], reading: Requests, writer: asyncio.Task[None]
     ) -> None:
         loop = asyncio.get_running_loop()
         bucket = Bucket(*REQUESTS, loop.time())
         try:
-            async for _, request in requests:
+            async for raw in requests:
                 if writer.done():
                     return
-                stream.receive(request)
+                stream.receive(reading.later(raw))
                 if (wait_s := bucket.take(loop.time())) > 0:
                     await asyncio.sleep(wait_s)
         except DecodeError:
@@ -272,6 +293,11 @@ class XdsServer:
         for stream in ready:
             stream.flush()
             yield
+        self._responses.end_round()
+
+    def _overrun(self, stream: Stream) -> None:
+        if (end := self._ends.get(stream)) is not None:
+            end(Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "it answers for responses that it has not read"))
 
     def _sent(self, short: str) -> None:
         self.counters[f"sent {short}"] += 1
@@ -315,33 +341,3 @@ class XdsServer:
 async def _write(stream: Stream, context: Context) -> None:
     while True:
         await context.write(await stream.outbox.get())
-
-
-async def _delta_requests(requests: AsyncIterator[bytes]) -> AsyncIterator[tuple[Node, Request]]:
-    async for raw in requests:
-        message = DeltaDiscoveryRequest.FromString(raw)
-        yield (
-            message.node,
-            Request(
-                type_url=message.type_url,
-                nonce=message.response_nonce,
-                error=message.error_detail.message if message.HasField("error_detail") else None,
-                subscribe=tuple(message.resource_names_subscribe),
-                unsubscribe=tuple(message.resource_names_unsubscribe),
-                versions=dict(message.initial_resource_versions),
-            ),
-        )
-
-
-async def _sotw_requests(requests: AsyncIterator[bytes]) -> AsyncIterator[tuple[Node, Request]]:
-    async for raw in requests:
-        message = DiscoveryRequest.FromString(raw)
-        yield (
-            message.node,
-            Request(
-                type_url=message.type_url,
-                nonce=message.response_nonce,
-                error=message.error_detail.message if message.HasField("error_detail") else None,
-                names=tuple(message.resource_names),
-            ),
-        )

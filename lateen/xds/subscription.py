@@ -56,6 +56,7 @@ class Subscription:
     held: dict[str, str] = field(default_factory=dict[str, str])
     refused: dict[str, str] = field(default_factory=dict[str, str])
     dirty: set[str] = field(default_factory=set[str])
+    ended: set[str] = field(default_factory=set[str])
     forced: set[str] = field(default_factory=set[str])
     groups: deque[frozenset[str]] = field(default_factory=deque[frozenset[str]])
     due: bool = False
@@ -75,15 +76,18 @@ class Subscription:
                 self.wildcard = True
                 self.due = not self.held or self.answered
                 continue
-            self.asked.add(name)
-            if name not in self.held or self.answered:
-                self.forced.add(name)
-            self.dirty.add(name)
+            self.ask((name,))
 
     def resume(self, versions: Mapping[str, str]) -> None:
         """What the client brings from an earlier stream; before anything else is said about the type."""
         self.held.update(versions)
         self.dirty.update(versions)
+
+    def ask(self, names: Collection[str]) -> None:
+        """Adds names of resources. A name asked for is answered even if the client has it: it may have lost it."""
+        self.forced.update(names if self.answered or not self.held else (n for n in names if n not in self.held))
+        self.asked.update(names)
+        self.dirty.update(names)
 
     def unsubscribe(self, names: Iterable[str]) -> None:
         """Takes names away. The client drops them, so a wildcard that still covers them sends them again."""
@@ -161,10 +165,19 @@ class Subscription:
             elif version and (name in self.forced or version not in (self.held.get(name), self.refused.get(name))):
                 sends.append(name)
             else:
-                self.dirty.discard(name)
-                self.forced.discard(name)
-                self.withdrawn.discard(name)
+                self._settle(name)
         return sorted(sends), sorted(removes)
+
+    def _settle(self, name: str) -> None:
+        self.dirty.discard(name)
+        self.forced.discard(name)
+        self.withdrawn.discard(name)
+        self.ended.add(name)
+
+    def take_ended(self) -> set[str]:
+        """The names that have ceased to wait for anything since this was last asked."""
+        ended, self.ended = self.ended, set()
+        return ended
 
     def offer(self, offer: Offer) -> None:
         """Notes a response as sent."""
@@ -179,16 +192,13 @@ class Subscription:
     def keep(self, names: Iterable[str]) -> None:
         """Leaves these with the client for now."""
         for name in names:
-            self.dirty.discard(name)
-            self.forced.discard(name)
-            self.withdrawn.discard(name)
+            self._settle(name)
 
     def gone(self, names: Iterable[str]) -> None:
         """Notes names as absent at the client without a word (sotw has none for a single name)."""
         for name in names:
             self.held.pop(name, None)
-            self.dirty.discard(name)
-            self.forced.discard(name)
+            self._settle(name)
 
     def alone_refused(self, offer: Offer) -> str | None:
         """The name that a refused offer proves to be at fault: the only one in it."""
@@ -203,6 +213,12 @@ class Subscription:
         for name in [name for name in self.refused if open_version_of(name) == self.held.get(name)]:
             self.refused.pop(name)
             self.errors.pop(name, None)
+            self.ended.add(name)
+
+    @property
+    def idle(self) -> bool:
+        """True when there is nothing to decide about: nothing waits and nothing is held against the client."""
+        return not (self.dirty or self.due or self.groups or self.refused or self.ended)
 
     @property
     def settled(self) -> bool:
@@ -216,11 +232,14 @@ class Subscription:
         offer = self._landed(nonce)
         if offer is None:
             return None
-        for name, version in offer.sent.items():
-            if self.wants(name) or name in self.withdrawn:
-                self.held[name] = version
-            self.refused.pop(name, None)
-            self.errors.pop(name, None)
+        if self.wildcard:
+            self.held.update(offer.sent)
+        else:
+            self.held.update(each for each in offer.sent.items() if self.named(each[0]) or each[0] in self.withdrawn)
+        if self.refused or self.errors:
+            for name in offer.sent:
+                self.refused.pop(name, None)
+                self.errors.pop(name, None)
         for name in offer.removed:
             self.held.pop(name, None)
             self.refused.pop(name, None)
@@ -239,6 +258,7 @@ class Subscription:
         if offer is None or offer.trial:
             return offer
         self.last_error = error
+        self.ended.update(offer.sent, offer.removed)
         if not offer.sent:
             for name in offer.removed:
                 self.held.pop(name, None)

@@ -33,20 +33,22 @@ def _bytes(number: int, value: bytes) -> bytes:
     return b"%c%b%b" % (number << 3 | 2, _varint(len(value)), value)
 
 
-def _text(number: int, value: str) -> bytes:
+def text_field(number: int, value: str) -> bytes:
+    """A text with its tag and length."""
     return _bytes(number, value.encode())
 
 
 def _any(type_url: str, body: bytes) -> bytes:
-    return _text(_ANY_TYPE_URL, type_url) + _bytes(_ANY_VALUE, body)
+    return text_field(_ANY_TYPE_URL, type_url) + _bytes(_ANY_VALUE, body)
 
 
 def delta_chunk(type_url: str, resource: Resource, aliases: Iterable[str] = ()) -> bytes:
     """The resource as one element of DeltaDiscoveryResponse.resources, with its tag; `aliases` are other names that a
     client asked for it by."""
     body = _bytes(_RESOURCE_BODY, _any(type_url, resource.body))
-    names = b"".join([_text(_RESOURCE_NAME, resource.name), *(_text(_RESOURCE_ALIASES, each) for each in aliases)])
-    return _bytes(_DELTA_RESOURCES, _text(_RESOURCE_VERSION, resource.version) + body + names)
+    others = [text_field(_RESOURCE_ALIASES, each) for each in aliases]
+    names = b"".join([text_field(_RESOURCE_NAME, resource.name), *others])
+    return _bytes(_DELTA_RESOURCES, text_field(_RESOURCE_VERSION, resource.version) + body + names)
 
 
 def sotw_chunk(type_url: str, resource: Resource) -> bytes:
@@ -56,12 +58,16 @@ def sotw_chunk(type_url: str, resource: Resource) -> bytes:
 
 def delta_response(type_url: str, chunks: Iterable[bytes], removed: Iterable[str], version: str, nonce: str) -> bytes:
     """A whole DeltaDiscoveryResponse; `version` is for people only."""
-    tail = [_text(_DELTA_REMOVED, name) for name in removed]
-    tail += [_text(_DELTA_TYPE_URL, type_url), _text(_DELTA_SYSTEM_VERSION, version), _text(_DELTA_NONCE, nonce)]
+    tail = [text_field(_DELTA_REMOVED, name) for name in removed]
+    tail += [
+        text_field(_DELTA_TYPE_URL, type_url),
+        text_field(_DELTA_SYSTEM_VERSION, version),
+        text_field(_DELTA_NONCE, nonce),
+    ]
     return b"".join([*chunks, *tail])
 
 
 def sotw_response(type_url: str, chunks: Iterable[bytes], version: str, nonce: str) -> bytes:
     """A whole DiscoveryResponse."""
-    tail = [_text(_SOTW_TYPE_URL, type_url), _text(_SOTW_VERSION, version), _text(_SOTW_NONCE, nonce)]
+    tail = [text_field(_SOTW_TYPE_URL, type_url), text_field(_SOTW_VERSION, version), text_field(_SOTW_NONCE, nonce)]
     return b"".join([*chunks, *tail])
