@@ -104,7 +104,8 @@ def no_such_target(q: Q, subject: AuthorizationPolicy) -> Iterator[Said]:
     named += [(at("spec", "targetRefs", index, "name"), each) for index, each in enumerate(subject.spec.target_refs)]
     for path, target in named:
         if target.kind == "Gateway" and not q(selected, subject.namespace, ((GATEWAY_NAME_LABEL, target.name),)):
-            yield Said(path, f"no workload of {subject.namespace} stands for the Gateway {target.name}")
+            message = f"no workload of {subject.namespace} stands for the Gateway {target.name}"
+            yield Said(path, message, "correct the name, or put the policy into the namespace of the Gateway")
 
 
 @check("LTN0314", Level.INFO, "A denial means one spelling of a path", AuthorizationPolicy)

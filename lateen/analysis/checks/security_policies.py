@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
 from lateen.analysis.check import Said, check
 from lateen.analysis.lookup import key, nearest_labels, selected, selected_anywhere
@@ -18,6 +19,8 @@ from lateen.model.authorization import ext_authz
 from lateen.model.mesh import root_namespace
 
 DEFAULT_TIMEOUT_S = 5
+
+_LABELS: Final = "correct the labels, or leave the selector out to mean every workload of the namespace"
 
 
 @check("LTN0121", Level.WARNING, "An AuthorizationPolicy selects no workload", AuthorizationPolicy)
@@ -44,9 +47,10 @@ def _selects_nothing(q: Q, namespace: str, selector: PolicySelector | None) -> I
     labels = key(selector.match_labels)
     if namespace == q(root_namespace):
         if not q(selected_anywhere, labels):
-            yield Said("spec.selector", "no workload has these labels")
+            yield Said("spec.selector", "no workload has these labels", _LABELS)
     elif not q(selected, namespace, labels):
-        yield Said("spec.selector", "no workload has these labels", nearest_labels(q, namespace, dict(labels)))
+        remedy = nearest_labels(q, namespace, dict(labels)) or _LABELS
+        yield Said("spec.selector", "no workload has these labels", remedy)
 
 
 @check("LTN0123", Level.WARNING, "Nobody declared the external authorizer", AuthorizationPolicy)
@@ -58,7 +62,11 @@ def unknown_provider(q: Q, subject: AuthorizationPolicy) -> Iterator[Said]:
     """
     name = _provider(subject)
     if name and q(ext_authz, name) is None:
-        yield Said("spec.provider.name", f"{name} is not an external authorizer of the mesh: requests are refused")
+        yield Said(
+            "spec.provider.name",
+            f"{name} is not an external authorizer of the mesh: requests are refused",
+            "declare it in extensionProviders of the mesh configuration, or correct the name",
+        )
 
 
 @check("LTN0124", Level.INFO, "An external authorizer has no time limit of its own", AuthorizationPolicy)
@@ -100,7 +108,8 @@ def tokens_not_verified(q: Q, subject: AuthorizationPolicy) -> Iterator[Said]:
         sources = [each.source for each in rule.from_ if each.source is not None]
         asks = any(each.request_principals for each in sources)
         if asks or any(each.key.startswith("request.auth.") and each.values for each in rule.when):
-            yield Said(at("spec", "rules", index), "no RequestAuthentication verifies tokens here")
+            remedy = "apply a RequestAuthentication for these workloads with the issuer of the tokens"
+            yield Said(at("spec", "rules", index), "no RequestAuthentication verifies tokens here", remedy)
 
 
 @check("LTN0127", Level.WARNING, "An issuer is there twice", RequestAuthentication)
@@ -120,9 +129,10 @@ def issuer_twice(q: Q, subject: RequestAuthentication) -> Iterator[Said]:
     for index, each in enumerate(subject.spec.jwt_rules):
         path = at("spec", "jwtRules", index, "issuer")
         if each.issuer and counted[each.issuer] > 1:
-            yield Said(path, f"{each.issuer} is the issuer of another rule too")
+            yield Said(path, f"{each.issuer} is the issuer of another rule too", "keep one rule for each issuer")
         elif each.issuer and each.issuer in beside:
-            yield Said(path, f"{each.issuer} is an issuer of {beside[each.issuer]} too, for the same workloads")
+            message = f"{each.issuer} is an issuer of {beside[each.issuer]} too, for the same workloads"
+            yield Said(path, message, "keep one rule for each issuer")
 
 
 def _same_workloads(one: RequestAuthentication, other: RequestAuthentication) -> bool:
