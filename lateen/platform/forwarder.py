@@ -19,13 +19,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import heapq
 import ipaddress
 import itertools
 import signal
 import socket
 import struct
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -43,7 +45,11 @@ HOLD_S = 10.0
 HOLD_POLL_S = 0.02
 CONNECT_S = 10.0
 CONNECTIONS = 8192
-"""Connections at a time, each way; further ones wait in the kernel's queue."""
+"""Connections at a time, each way; when there are more, those that have been silent longest make room."""
+SILENT_S = 10.0
+"""Nobody who has said or heard something within this time makes room; then further ones wait in the kernel's queue."""
+AT_ONCE = 64
+"""How many make room at a time."""
 RETRY_S = 0.2
 
 log = structlog.get_logger("lateen.forwarder")
@@ -205,14 +211,21 @@ def close(sockets: FabricSockets) -> None:
         one.close()
 
 
-async def accept(listener: socket.socket, dial: Dial) -> None:
-    """Relay every connection of a listener to where `dial` connects it; at most CONNECTIONS at a time."""
+async def accept(listener: socket.socket, dial: Dial, most: int = CONNECTIONS) -> None:
+    """Relay every connection of a listener to where `dial` connects it; at most that many at a time."""
     loop = asyncio.get_running_loop()
-    slots = asyncio.Semaphore(CONNECTIONS)
+    slots = asyncio.Semaphore(most)
     dialling: set[asyncio.Task[None]] = set()
+    clients: set[Relay] = set()
 
     async def one(accepted: socket.socket) -> None:
-        _, client = await loop.connect_accepted_socket(lambda: Relay(None, slots.release), accepted)
+        def lost() -> None:
+            clients.discard(client)
+            slots.release()
+
+        client = Relay(None, lost)
+        clients.add(client)
+        await loop.connect_accepted_socket(lambda: client, accepted)
         try:
             await dial(client, accepted)
         except (OSError, TimeoutError) as error:
@@ -221,7 +234,13 @@ async def accept(listener: socket.socket, dial: Dial) -> None:
 
     try:
         while True:
-            await slots.acquire()
+            if slots.locked():
+                make_room(clients)
+            try:
+                async with asyncio.timeout(1):
+                    await slots.acquire()
+            except TimeoutError:
+                continue  # somebody may have been silent for long enough by now
             try:
                 accepted, _ = await loop.sock_accept(listener)
             except OSError as error:  # out of descriptors, or a client that left already
@@ -236,6 +255,14 @@ async def accept(listener: socket.socket, dial: Dial) -> None:
         for task in dialling:
             task.cancel()
         listener.close()
+
+
+def make_room(clients: Collection[Relay]) -> None:
+    """Ends the connections that have been silent longest, so that slow and idle ones hold up nobody."""
+    silent_since = time.monotonic() - SILENT_S
+    for client in heapq.nsmallest(AT_ONCE, clients, key=lambda each: each.heard):
+        if client.heard < silent_since:
+            client.reset()
 
 
 def _address(text: str) -> Address:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from collections.abc import Callable
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -20,6 +21,12 @@ class Relay(asyncio.Protocol):
         self._early = b""
         self._ended = False
         self._gone = False
+        self._heard = time.monotonic()
+
+    @property
+    def heard(self) -> float:
+        """When something came from either side last (`time.monotonic`)."""
+        return self._heard if self._peer is None else max(self._heard, self._peer._heard)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -63,6 +70,7 @@ class Relay(asyncio.Protocol):
                 self.close()
 
     def data_received(self, data: bytes) -> None:
+        self._heard = time.monotonic()
         if self._peer:
             self._peer.write(data)
         else:
