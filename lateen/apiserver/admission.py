@@ -12,12 +12,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import ssl
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
-import httpx
 import msgspec
 import structlog
 
@@ -32,6 +30,7 @@ from lateen.apiserver.rows import Row
 from lateen.apiserver.store import Store
 from lateen.apiserver.targets import Target
 from lateen.apiserver.users import User
+from lateen.apiserver.webhook_calls import FAILURES, Caller, Dial
 from lateen.lib.ids import Ref
 
 Operation = Literal["CREATE", "UPDATE", "DELETE"]
@@ -78,15 +77,14 @@ class _Review(msgspec.Struct, frozen=True):
 class Admission:
     """Asks the webhooks of a store's configurations."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, dial: Dial | None = None) -> None:
         self._store = store
         self._decoded: dict[Ref, tuple[int, tuple[Webhook, ...]]] = {}
-        self._clients: dict[bytes, httpx.AsyncClient] = {}
+        self._caller = Caller(store, dial)
 
     async def close(self) -> None:
         """Ends the connections."""
-        for each in self._clients.values():
-            await each.aclose()
+        await self._caller.close()
 
     async def mutate(self, asking: Admitting) -> tuple[Json, list[str]]:
         """The document as webhooks want it, and their warnings. ForbiddenError when one refuses."""
@@ -170,7 +168,7 @@ class Admission:
         webhook = hook.webhook
         try:
             answer = await self._call(webhook, asking)
-        except (httpx.HTTPError, OSError, TimeoutError, ValueError) as error:
+        except FAILURES as error:
             said = f'failed calling webhook "{webhook.name}": {error or type(error).__name__}'
             if webhook.failure_policy == "Ignore":
                 _log.warning("webhook passed over", configuration=hook.configuration, error=said)
@@ -181,42 +179,21 @@ class Admission:
         return answer
 
     async def _call(self, webhook: Webhook, asking: Admitting) -> _AdmissionAnswer:
-        url = webhook.client_config.url
-        if url is None:
-            raise ValueError("webhooks behind a Service cannot be reached from the control plane: set url")
         uid = str(uuid.uuid4())
         review = {
             "kind": "AdmissionReview",
             "apiVersion": "admission.k8s.io/v1",
             "request": _request(asking, uid),
         }
-        client = self._client(webhook.client_config.ca_bundle)
-        timeout_s = webhook.timeout_seconds or 10
-        async with asyncio.timeout(timeout_s):
-            async with client.stream(
-                "POST", url, content=msgspec.json.encode(review), headers={"content-type": "application/json"}
-            ) as response:
-                content = b""
-                async for part in response.aiter_bytes():
-                    content += part
-                    if len(content) > _ANSWER_BYTES:
-                        raise ValueError("the answer is too large")
-        if response.status_code != 200:
-            raise ValueError(f"it answers {response.status_code}")
+        async with asyncio.timeout(webhook.timeout_seconds or 10):
+            config, asked = webhook.client_config, msgspec.json.encode(review)
+            status, content = await self._caller.post(config, asked, _ANSWER_BYTES)
+        if status != 200:
+            raise ValueError(f"it answers {status}")
         answer = msgspec.json.decode(content, type=_Review).response
         if answer.uid != uid:
             raise ValueError("the answer is to another request")
         return answer
-
-    def _client(self, ca_bundle: Any) -> httpx.AsyncClient:
-        key = str(ca_bundle or "").encode()
-        client = self._clients.get(key)
-        if client is None:
-            context = ssl.create_default_context()
-            if ca_bundle:
-                context = ssl.create_default_context(cadata=base64.b64decode(ca_bundle).decode())
-            client = self._clients[key] = httpx.AsyncClient(verify=context, timeout=_MOST_S, trust_env=False)
-        return client
 
 
 class _Failed(ApiError):

@@ -26,11 +26,17 @@ KUBERNETES: Final = ("1", "34")
 
 _AGGREGATED: Final = "as=APIGroupDiscoveryList"
 _PROTO_V2: Final = "application/com.github.proto-openapi.spec.v2"
-_SCALE: Final = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+_ELSEWHERE: Final[Mapping[str, Json]] = {
+    "scale": {"group": "autoscaling", "version": "v1"},
+    "eviction": {"group": "policy", "version": "v1"},
+    "token": {"group": "authentication.k8s.io", "version": "v1"},
+}
+"""Parts whose kind is of another group than the object."""
 _STREAMS: Final = {
     "pods": (
         ("log", "Pod", ("get",)),
         ("attach", "PodAttachOptions", ("create", "get")),
+        ("eviction", "Eviction", ("create",)),
         ("exec", "PodExecOptions", ("create", "get")),
         ("portforward", "PodPortForwardOptions", ("create", "get")),
     ),
@@ -48,6 +54,7 @@ REVIEWS: Final[Mapping[tuple[str, str], Sequence[tuple[str, str, bool]]]] = {
         ("tokenreviews", "TokenReview", False),
     ),
     ("lateen.io", "v1"): (("findingsreviews", "FindingsReview", False),),
+    ("policy", "v1"): (),  # its Eviction is a part of Pods; clients look for the group before they use it
 }
 """Questions that look like objects: they can be created, and nothing is kept."""
 
@@ -155,7 +162,7 @@ class Discovery:
             parts = [
                 {
                     "subresource": part,
-                    "responseKind": _SCALE if part == "scale" else {**kind, "kind": part_kind},
+                    "responseKind": {**kind, "kind": part_kind, **_ELSEWHERE.get(part, {})},
                     "verbs": list(verbs),
                 }
                 for part, part_kind, verbs in _parts(resource, form)
@@ -253,8 +260,7 @@ def _listed(resource: Resource, form: Form) -> Iterator[Json]:
     yield each
     for part, kind, verbs in _parts(resource, form):
         said = {"name": f"{resource.plural}/{part}", "singularName": "", "namespaced": resource.namespaced}
-        of = {"group": "autoscaling", "version": "v1"} if part == "scale" else {}
-        yield {**said, **of, "kind": kind, "verbs": list(verbs)}
+        yield {**said, **_ELSEWHERE.get(part, {}), "kind": kind, "verbs": list(verbs)}
 
 
 def _parts(resource: Resource, form: Form) -> Iterator[tuple[str, str, Sequence[str]]]:

@@ -24,7 +24,6 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from lateen.apiserver import streams
 from lateen.apiserver.access import Guard
@@ -50,11 +49,13 @@ from lateen.apiserver.reading import Reader, truth
 from lateen.apiserver.resources import Resources
 from lateen.apiserver.reviews import Analyse, Reviews
 from lateen.apiserver.shown import json_response
+from lateen.apiserver.sockets import STREAMED, Sockets
 from lateen.apiserver.store import Store, utc_now
 from lateen.apiserver.structural import structural
 from lateen.apiserver.targets import Attributes, Target, attributes, parse
 from lateen.apiserver.users import MASTERS, OWNER, Authenticator, User
 from lateen.apiserver.validation import Check, Validator
+from lateen.apiserver.webhook_calls import Dial
 from lateen.apiserver.writing import Editor
 from lateen.lib.ids import parse_ref
 
@@ -94,10 +95,11 @@ def application(
     served = dict(parts or {})
     if pods is not None:
         served[("pods", "log")] = streams.log_part(pods)
-        served |= {("pods", part): streams.spdy_refused for part in _STREAMED}
+        served |= {("pods", part): streams.spdy_refused for part in STREAMED}
     measures = Measures(store)
-    api = _Api(store, resources, roles, check, Reviews(roles, authenticate, analyse), served, measures, now)
-    sockets = _Sockets(roles, pods)
+    dial = pods.dial if pods is not None else None
+    api = _Api(store, resources, roles, check, Reviews(roles, authenticate, analyse), served, measures, dial, now)
+    sockets = Sockets(roles, pods)
     own = _Own(store, ready)
     return Starlette(
         routes=[
@@ -202,6 +204,7 @@ class _Api:
         reviews: Reviews,
         parts: Mapping[tuple[str, str], Part],
         measures: Measures,
+        dial: Dial | None,
         now: Callable[[], dt.datetime],
     ) -> None:
         self._resources = resources
@@ -213,7 +216,7 @@ class _Api:
         self._parts = parts
         validate = Validator(check, structural)
         guard = Guard(roles, resources)
-        self._editor = Editor(store, self._reader, resources, validate, Admission(store), guard, now)
+        self._editor = Editor(store, self._reader, resources, validate, Admission(store, dial), guard, now)
 
     # -- what there is ---------------------------------------------------------------------------------
 
@@ -293,6 +296,8 @@ class _Api:
                 return await self._editor.rescale(call)
             case "update", "findings":
                 return await self._editor.set_findings(call)
+            case "create", "eviction" if target.resource.collection == ("", "Pod"):
+                return await self._editor.evict(call)
             case "delete", "":
                 return await self._editor.delete(call)
             case "deletecollection", "":
@@ -325,31 +330,6 @@ class _Api:
 
     def _allow(self, request: Request, wanted: Attributes) -> None:
         _allow(self._roles, request, wanted)
-
-
-class _Sockets:
-    """Websockets: what goes on between a client and a Pod."""
-
-    def __init__(self, roles: Roles, pods: streams.Pods | None) -> None:
-        self._roles = roles
-        self._pods = pods
-
-    async def serve(self, socket: WebSocket) -> None:
-        part, namespace, name = (socket.path_params[each] for each in ("part", "namespace", "name"))
-        try:
-            serve = _STREAMED.get(part)
-            if serve is None or self._pods is None:
-                raise NotFoundError("the server could not find the requested resource")
-            wanted = Attributes("create", "", "pods", part, namespace, name)
-            why_not = self._roles(socket.scope["state"]["user"], wanted)
-            if why_not is not None:
-                raise ForbiddenError(f'pods "{name}" is forbidden: {why_not}', remedy="kubectl auth can-i --list")
-            await serve(socket, self._pods, namespace, name)
-        except ApiError as error:
-            await socket.send_denial_response(json_response(to_status(error), error.CODE))
-
-
-_STREAMED: Final = {"attach": streams.attach, "exec": streams.execute, "portforward": streams.forward}
 
 
 class _Own:

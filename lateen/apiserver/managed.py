@@ -17,8 +17,9 @@ import msgspec
 from lateen.api.codec import drop_nulls
 from lateen.api.struct import Json, map_at
 from lateen.apiserver import fields
-from lateen.apiserver.errors import FieldConflict, FieldConflictError
+from lateen.apiserver.errors import FieldConflict, FieldConflictError, InvalidError
 from lateen.apiserver.fields import Fields
+from lateen.apiserver.rows import Row
 
 _METADATA: Final = ("annotations", "labels", "finalizers", "ownerReferences")
 """What of the metadata has owners; the rest is the server's, or the object's name."""
@@ -137,6 +138,27 @@ def applied(
         if name not in merged.get("metadata", {}):
             document["metadata"].pop(name, None)
     return {"apiVersion": config["apiVersion"], "kind": config["kind"], **document}, kept
+
+
+def encoded(entries: list[Entry]) -> bytes:
+    """Entries as rows keep them."""
+    return msgspec.json.encode([each.document() for each in entries]) if entries else b""
+
+
+def of_row(row: Row) -> list[Entry]:
+    """The entries of an object."""
+    return read(msgspec.json.decode(row.managed)) if row.managed else []
+
+
+def given(metadata: Json, before: Json, row: Row) -> list[Entry]:
+    """The entries that a client put into the document, when it changed them; else those that are there."""
+    said = metadata.get("managedFields")
+    if said is None or said == before["metadata"].get("managedFields"):
+        return of_row(row)
+    try:
+        return read(said)
+    except (msgspec.ValidationError, AttributeError) as error:
+        raise InvalidError(f"metadata.managedFields: {error}", remedy="leave the field as it was") from None
 
 
 def _mine(entries: Sequence[Entry], by: Writer) -> Entry | None:

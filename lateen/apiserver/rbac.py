@@ -204,7 +204,7 @@ def _view() -> list[Json]:
 
 def _edit() -> list[Json]:
     writable = [_rule((group,), resources, (*_READ, *_WRITE)) for group, resources in _WORKLOADS]
-    streams = _rule(("",), ("pods/attach", "pods/exec", "pods/portforward"), ("create", "get"))
+    streams = _rule(("",), ("pods/attach", "pods/eviction", "pods/exec", "pods/portforward"), ("create", "get"))
     tokens = _rule(("",), ("serviceaccounts/token",), ("create",))
     return [*_view(), *writable, streams, tokens, _rule(_MESH, ("*",), (*_READ, *_WRITE))]
 

@@ -148,7 +148,9 @@ class Editor:
                 return self._answer(asked, made, heard + warnings, 201)
             live = row.decode(call.target.api_version)
             part = _part(live, call.target)
-            wanted, entries = managed.applied(_entries(row), part, _part(config, call.target), schema, by, force=force)
+            wanted, entries = managed.applied(
+                managed.of_row(row), part, _part(config, call.target), schema, by, force=force
+            )
             wanted["metadata"]["resourceVersion"] = given or str(row.revision)
             if call.target.part == "status":
                 wanted = {**live, "status": map_at(wanted, "status")}
@@ -177,7 +179,7 @@ class Editor:
         if entries is None:
             entries = managed.updated((), {}, seen, target.form.schema, self._writer(call))
         said = _said(seen, found, call.source)
-        rows = await self._write(call, Create(seen, _encoded(entries), call.source, said))
+        rows = await self._write(call, Create(seen, managed.encoded(entries), call.source, said))
         row = rows[0]
         assert row is not None
         if row.owners and not call.dry_run:
@@ -206,13 +208,13 @@ class Editor:
         seen = {**seen, "metadata": {**seen["metadata"], "resourceVersion": version}}
         if entries is None:
             entries = managed.updated(
-                _given_entries(given, before, row),
+                managed.given(given, before, row),
                 _part(before, target),
                 _part(seen, target),
                 target.form.schema,
                 self._writer(call),
             )
-        content = _encoded(entries)
+        content = managed.encoded(entries)
         if target.part == "status":
             operation: Operation = PutStatus(seen, content)
         else:
@@ -283,16 +285,7 @@ class Editor:
     async def delete(self, call: Call) -> Response:
         """The end of one object."""
         row = self._reader.existing(call.target)
-        options = await document(call.request)
-        conditions: Json = map_at(options, "preconditions")
-        warnings = await self._admit_end(call, row)
-        operation = deletion_of(call.request, options, row)
-        operation = msgspec.structs.replace(
-            operation,
-            uid=conditions.get("uid") or "",
-            revision=number("resourceVersion", conditions.get("resourceVersion") or 0),
-        )
-        left = (await self._write(call, operation, dry_run=call.dry_run or bool(options.get("dryRun"))))[0]
+        left, warnings = await self._end(call, row, await document(call.request))
         if left is not None:
             return self._answer(call, left, warnings)
         details = {
@@ -301,8 +294,27 @@ class Editor:
             "kind": call.target.resource.plural,
             "uid": row.decode()["metadata"]["uid"],
         }
-        said = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
-        return with_warnings(json_response(said), warnings)
+        return with_warnings(json_response(_success(details)), warnings)
+
+    async def evict(self, call: Call) -> Response:
+        """The end of a Pod for the sake of its node (policy/v1 Eviction): nothing here forbids one."""
+        asked = await document(call.request)
+        if asked.get("kind") != "Eviction":
+            raise BadRequestError("the body is no Eviction", remedy="send apiVersion policy/v1, kind Eviction")
+        _, warnings = await self._end(call, self._reader.existing(call.target), map_at(asked, "deleteOptions"))
+        return with_warnings(json_response(_success({}), 201), warnings)
+
+    async def _end(self, call: Call, row: Row, options: Json) -> tuple[Row | None, list[str]]:
+        conditions: Json = map_at(options, "preconditions")
+        warnings = await self._admit_end(call, row)
+        operation = deletion_of(call.request, options, row)
+        operation = msgspec.structs.replace(
+            operation,
+            uid=conditions.get("uid") or "",
+            revision=number("resourceVersion", conditions.get("resourceVersion") or 0),
+        )
+        left = await self._write(call, operation, dry_run=call.dry_run or bool(options.get("dryRun")))
+        return left[0], warnings
 
     async def delete_all(self, call: Call) -> Response:
         """The end of all that a selector means, in one transaction."""
@@ -350,6 +362,11 @@ class Editor:
         return with_warnings(json_response(content, status), warnings)
 
 
+def _success(details: Json) -> Json:
+    head: Json = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+    return {**head, "details": details} if details else head
+
+
 def _said(document: Json, found: Validated, source: bytes) -> tuple[Finding, ...]:
     """What is kept of the checks' findings: nothing about what a controller made, since its template says it."""
     owners: list[Json] = map_at(document, "metadata").get("ownerReferences") or []
@@ -367,25 +384,6 @@ def _shown(row: Row, target: Target) -> Json:
 def _scale(target: Target) -> Scale:
     assert target.form.scale is not None
     return target.form.scale
-
-
-def _encoded(entries: list[Entry]) -> bytes:
-    return msgspec.json.encode([each.document() for each in entries]) if entries else b""
-
-
-def _entries(row: Row) -> list[Entry]:
-    return managed.read(msgspec.json.decode(row.managed)) if row.managed else []
-
-
-def _given_entries(given: Json, before: Json, row: Row) -> list[Entry]:
-    """The entries that a client put into the document, when it changed them; else those that are there."""
-    said = given.get("managedFields")
-    if said is None or said == before["metadata"].get("managedFields"):
-        return _entries(row)
-    try:
-        return managed.read(said)
-    except (msgspec.ValidationError, AttributeError) as error:
-        raise InvalidError(f"metadata.managedFields: {error}", remedy="leave the field as it was") from None
 
 
 def _part(of: Json, target: Target) -> Json:

@@ -14,31 +14,28 @@ forwarder).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
 import time
 from typing import NoReturn
 
 import msgspec
 
 from lateen.platform import fabric as network
-from lateen.platform import nft, probe, process, syscalls, view, wire
+from lateen.platform import handing, nft, probe, process, syscalls, view, wire
 from lateen.platform.cgroups import Cgroup
+from lateen.platform.draining import admin_request, no_connections, no_requests
 from lateen.platform.logs import LogWriter
 from lateen.platform.netlink import Netlink
 from lateen.platform.paths import PodPaths
 from lateen.platform.pod import Container, HttpGet, PodSandbox, PodState, Probe, Proxy
-from lateen.platform.reactor import READ, Reactor, Timer
+from lateen.platform.reactor import Reactor, Timer
 from lateen.platform.runner import Backoff, Host, Runner
 from lateen.platform.settings import PlatformSettings
 
 PROXY = "istio-proxy"
 DRAIN_POLL_S = 0.1
 EXEC_BYTES = 1 << 20
-DIAL_S = 0.2
-"""How long a connection inside of the Pod may take; it is answered at once, or nobody listens."""
 
 
 def run(
@@ -168,9 +165,9 @@ class Pod:
                     raise ValueError(f"container {runner.container.name} is not running")
                 program = view.inside(self._spec, runner.container, tuple(request["argv"]), rootless=self._rootless)
                 started = process.start_interactive(runner.state.pid, program, terminal=bool(request["terminal"]))
-                reply(fds=self._attended(started))
+                reply(fds=handing.attended(self.reactor, started))
             case "dial":
-                reply(fds=(self._dial(int(request["port"])),))
+                reply(fds=(handing.dial(self.reactor, int(request["port"])),))
             case "lock":
                 _lock(self._spec, self._settings, on=bool(request["on"]))
                 self._locked = bool(request["on"])
@@ -182,47 +179,6 @@ class Pod:
                 reply(fds=self._fabric.sockets)
             case unknown:
                 raise ValueError(f"no request is called {unknown}")
-
-    def _attended(self, started: process.Interactive) -> tuple[int, ...]:
-        """The descriptors of a process for who asked for it: its own, and one on which its exit code comes. When
-        that one is closed at the other end, the process is ended."""
-        told, tell = os.pipe2(os.O_CLOEXEC)
-
-        def left(events: int) -> None:
-            self.reactor.forget(tell)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(started.pid, signal.SIGKILL)
-
-        def ended(status: int) -> None:
-            self.reactor.forget(tell)
-            with contextlib.suppress(BrokenPipeError):
-                os.write(tell, str(os.waitstatus_to_exitcode(status)).encode())
-            os.close(tell)
-
-        self.reactor.child(started.pid, ended)
-        self.reactor.watch(tell, READ, left)  # nothing can be read here: it is the other end that is closed
-        given = (told, *started.ends)
-
-        def let_go() -> None:
-            for fd in given:
-                os.close(fd)
-
-        self.reactor.later(0, let_go)
-        return given
-
-    def _dial(self, port: int) -> int:
-        """A connection to a port of this Pod, by its loopback."""
-        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            connection.settimeout(DIAL_S)
-            connection.connect(("127.0.0.1", port))
-            connection.settimeout(None)
-        except OSError:
-            connection.close()
-            raise
-        descriptor = connection.detach()
-        self.reactor.later(0, lambda: os.close(descriptor))
-        return descriptor
 
     def joined(self, peer: wire.Peer) -> None:
         """A new client gets the state at once."""
@@ -398,29 +354,3 @@ class Pod:
             self._drained.cancel()
         if self._proxy:
             self._proxy.end(1)
-
-
-def admin_request(method: str, path: str) -> bytes:
-    """A request to Envoy's admin interface."""
-    return f"{method} {path} HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
-
-
-def no_requests(answer: bytes) -> tuple[bool, str]:
-    """Whether no HTTP request is being answered."""
-    return _all_zero(answer, "http.", "downstream_rq_active")
-
-
-def no_connections(answer: bytes) -> tuple[bool, str]:
-    """Whether no downstream connection is open."""
-    return _all_zero(answer, "listener.", "downstream_cx_active")
-
-
-def _all_zero(answer: bytes, prefix: str, name: str) -> tuple[bool, str]:
-    """Whether Envoy's gauges of that sort, those of its admin interface apart, are all zero; those that aren't."""
-    status, body = probe.read_answer(answer)
-    open_now = [
-        line
-        for line in body.decode(errors="replace").splitlines()
-        if line.startswith(prefix) and f".{name}: " in line and ".admin." not in line and not line.endswith(": 0")
-    ]
-    return status == 200 and not open_now, "; ".join(open_now)

@@ -13,9 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import structlog
@@ -33,9 +32,9 @@ from lateen.platform.controllers import documents as d
 from lateen.platform.controllers.cluster import Cluster, Queue
 from lateen.platform.controllers.events import Tell
 from lateen.platform.controllers.service import vips
-from lateen.platform.controllers.work import Api
 from lateen.platform.environment import ConfigError
-from lateen.platform.pod import PodSandbox, PodState, ServiceVip
+from lateen.platform.pod import PodState, ServiceVip
+from lateen.platform.pod_api import PodApi, Pods
 from lateen.platform.policies import Policies
 from lateen.platform.proxy import PATCH_REFUSED, SETTINGS_CHANGED, Facts, PodProxy
 from lateen.platform.sandbox import PodChanged, PodGone
@@ -50,33 +49,6 @@ TOKEN_RENEWAL_S = TOKEN_LIFETIME_S / 2
 RETRY_FIRST_S, RETRY_LAST_S = 0.1, 10.0
 
 _log = structlog.stdlib.get_logger("lateen.kubelet")
-
-
-class PodApi(Api, Protocol):
-    """What the kubelet needs of the API beside what controllers do."""
-
-    async def token(self, pod: Json, lifetime_s: int) -> str:
-        """A service account token bound to that Pod, for the certificate authority."""
-        ...
-
-    async def findings(self, pod: Json, findings: Iterable[Finding]) -> None:
-        """What the node has to say about a Pod, in place of what it said before."""
-        ...
-
-    async def finalize(self, pod: Json) -> None:
-        """The end of a Pod's object, now that its processes have ended."""
-        ...
-
-
-class Pods(Protocol):
-    """The part of `lateen.platform.sandbox.Platform` that makes and ends Pods."""
-
-    def pods(self) -> Mapping[str, PodState]: ...
-    async def create(self, spec: PodSandbox) -> PodState: ...
-    async def delete(self, uid: str, grace_s: float) -> None: ...
-    async def lock(self, uid: str, *, on: bool) -> None: ...
-    async def services(self, services: tuple[ServiceVip, ...]) -> None: ...
-    def events(self) -> AsyncIterator[PodChanged | PodGone]: ...
 
 
 class Kubelet:
@@ -118,6 +90,7 @@ class Kubelet:
             for state in self.platform.pods().values():
                 self._worker(state.uid).told(state)
             self.cluster.listen("Pod", self._changed)
+            self.cluster.listen("Node", lambda _before, _after: self._policies_changed())
             for kind in ("ConfigMap", "Secret", "ServiceAccount"):
                 self.cluster.listen(kind, lambda _before, _after: self._retry())
             async for event in self.platform.events():
@@ -129,6 +102,13 @@ class Kubelet:
             self._worker(event.state.uid).told(event.state)
         elif event.uid in self._pods:
             self._pods[event.uid].told(None)
+
+    def cordoned_for(self, pod: Json) -> bool:
+        """Whether that Pod is not to be started here any more (`kubectl cordon`); a DaemonSet's may."""
+        node = self.cluster.get("Node", ("", self.facts.node_name))
+        if node is None or not d.spec(node).get("unschedulable") or d.spec(pod).get("nodeName"):
+            return False
+        return (d.owner(pod) or {}).get("kind") != "DaemonSet"
 
     def done(self, uid: str) -> None:
         """Forget a Pod that is gone."""
@@ -250,6 +230,9 @@ class PodWorker:
         if d.finished(pod):
             if self._state is not None:
                 await self._end(self._state.ip, grace_s=0)
+            return False
+        if self._kubelet.cordoned_for(pod):
+            await self._report(pod_status.unschedulable(pod, self._kubelet.clock()))
             return False
         pod = await self._accept(pod)
         if self._state is None:

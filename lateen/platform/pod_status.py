@@ -66,6 +66,15 @@ def not_running(pod: Json, reason: str, message: str, now: float) -> Json:
     }
 
 
+def unschedulable(pod: Json, now: float) -> Json:
+    """The status of a Pod that may not be started: the machine is cordoned."""
+    message = "0/1 nodes are available: 1 node(s) were unschedulable."
+    made: Json = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    before = d.parts(d.status(pod), "conditions")
+    kept = [each for each in before if each["type"] not in OURS]
+    return {"phase": "Pending", "conditions": [*d.conditions(before, [made], now), *kept]}
+
+
 def _conditions(
     pod: Json,
     *,

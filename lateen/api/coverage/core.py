@@ -119,7 +119,7 @@ _TEMPLATE: Final = ("spec.template.metadata.**", *_under("spec.template.spec", _
 
 IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
     "Namespace": ("spec",),
-    "Node": (),
+    "Node": ("spec.podCIDR", "spec.unschedulable"),
     "ServiceAccount": (),
     "ConfigMap": ("data.**", "binaryData.**", "immutable"),
     "Secret": ("data.**", "stringData.**", "type", "immutable"),
@@ -223,7 +223,10 @@ MISSING: Final[Mapping[str, tuple[str, ...]]] = {
 
 NO_EFFECT: Final[Mapping[str, Mapping[str, str]]] = {
     "Namespace": {"spec.finalizers": "a namespace is gone when what is in it is"},
-    "Node": {"spec": "there is one machine"},
+    "Node": {
+        f"spec.{name}": "there is one machine, and the settings of the mesh say its addresses"
+        for name in ("externalID", "podCIDRs", "providerID", "taints")
+    },
     "ServiceAccount": {
         "automountServiceAccountToken": "applications never get a token of the API",
         "imagePullSecrets": _NO_IMAGES,

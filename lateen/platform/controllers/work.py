@@ -27,6 +27,7 @@ from lateen.platform.controllers.events import Tell
 KINDS = (
     "Namespace", "ServiceAccount", "Service", "EndpointSlice", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet",
     "Job", "CronJob", "HorizontalPodAutoscaler", "Pod", "ConfigMap", "Secret", "EnvoyFilter", "ProxyConfig", "Sidecar",
+    "Node",
 )  # fmt: skip
 """The kinds that controllers and the kubelet read."""
 

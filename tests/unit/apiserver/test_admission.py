@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -11,12 +12,18 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from lateen.apiserver.admission import Admission, Admitting
 from lateen.apiserver.client import Client
 from lateen.apiserver.errors import ApiError, ForbiddenError
+from lateen.apiserver.operations import Create
+from lateen.apiserver.resources import Resources
 from lateen.apiserver.store import Store
+from lateen.apiserver.targets import Target, parse
+from lateen.apiserver.users import OWNER
 from lateen.security.api_access import ApiAccess
 from tests.unit.apiserver.api import client as client
 from tests.unit.apiserver.api import serving
@@ -161,3 +168,57 @@ async def test_warnings_reach_the_client(store: Store, hook: Hook, client: Clien
     await client.create(hook.configuration("Validating"))
     answer = await client._http.post("/api/v1/namespaces/default/configmaps", json=config_map("a"))
     assert answer.headers["warning"] == '299 lateen "think again"'
+
+
+async def test_a_webhook_behind_a_service_is_asked_inside_of_a_pod(store: Store, hook: Hook, tmp_path: Path) -> None:
+    """Through the Service's port to its target port, of a Pod that is ready, by the name it has in a cluster."""
+    dialled: list[tuple[str, str, int]] = []
+
+    async def dial(namespace: str, name: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        dialled.append((namespace, name, port))
+        address = urlsplit(hook.url)
+        return await asyncio.open_connection(address.hostname, address.port)
+
+    hook.answer = lambda request: {"allowed": False, "status": {"message": "not today"}}
+    service = {"name": "kubernetes", "namespace": "default", "port": 444, "path": "/admit"}
+    admission = Admission(store, dial)
+    asking = Admitting("CREATE", _target(), OWNER, False, config_map("a"), None, "me")
+    await store.write(
+        [Create(hook.configuration("Validating", clientConfig={"service": service, "caBundle": hook.ca}))]
+    )
+    with pytest.raises(ApiError, match="there is no service default/kubernetes"):
+        await admission.validate(asking)
+    ports = [{"name": "other", "port": 443}, {"name": "hook", "port": 444, "targetPort": 9443}]
+    metadata = {"name": "kubernetes", "namespace": "default"}
+    await store.write([Create({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": ports}})])
+    with pytest.raises(ApiError, match="no ready Pod is behind service default/kubernetes"):
+        await admission.validate(asking)
+    await store.write([Create(_slice())])
+    with pytest.raises(ForbiddenError, match="not today"):
+        await admission.validate(asking)
+    assert dialled == [("default", "there", 9443)]
+    assert hook.asked[0]["name"] == "a"
+    await admission.close()
+
+
+def _target() -> Target:
+    return parse(Resources(), "POST", "", "v1", "namespaces/default/configmaps", watch=False)
+
+
+def _slice() -> Json:
+    def endpoint(name: str, *, ready: bool) -> Json:
+        target = {"kind": "Pod", "name": name, "namespace": "default"}
+        return {"addresses": ["10.0.0.1"], "conditions": {"ready": ready}, "targetRef": target}
+
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "s",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "other", "port": 1}, {"name": "hook", "port": 9443}],
+        "endpoints": [endpoint("not-yet", ready=False), endpoint("there", ready=True)],
+    }
