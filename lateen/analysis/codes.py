@@ -231,6 +231,21 @@ Roll the object back (`lateen rollback KIND/NAME`) or correct it. The finding en
 """,
     ),
     Code(
+        "LTN0380",
+        Level.WARNING,
+        "A workload asks for too many unknown names",
+        """
+Sidecars ask for the hosts that their workloads call, when they call them, and every name that nobody knows costs the
+proxy a virtual host of its own. A workload that calls hundreds of them (a scanner, a crawler, random names in a test)
+would fill it, so from some number on its proxy is given the whole mesh at once, where an unknown name costs nothing.
+
+The finding is on the Pod or WorkloadEntry while its proxy is connected like that; `lateen_xds_sated_total` counts.
+
+Find out what the workload calls (its access log has the hosts). Make hosts known that it should call by a ServiceEntry,
+and narrow what it gets by a Sidecar. Its next proxy begins anew.
+""",
+    ),
+    Code(
         "LTN0020",
         Level.ERROR,
         "Envoy refuses what an object becomes",

@@ -22,6 +22,7 @@ VERBS: Final = {
     "get": "Show objects with their findings, now or at a former time",
     "describe": "What applies to a service or Pod, and where each setting comes from",
     "status": "The mesh at a glance: what is behind, refused, losing or expiring",
+    "why-push": "What the last changes became: queries, resources, proxies, bytes, times",
     "wait": "Wait until objects are accepted, or live on every proxy that needs them",
     "history": "What changed, when and by whom",
     "diff": "What is different between two revisions",

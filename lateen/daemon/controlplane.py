@@ -37,6 +37,7 @@ from lateen.daemon.analysis import Analysis
 from lateen.daemon.authority import Authority
 from lateen.daemon.bundles import bundle_route
 from lateen.daemon.ca_routes import ca_routes
+from lateen.daemon.demand_findings import DemandFindings
 from lateen.daemon.departures import Departures
 from lateen.daemon.describing import describe_route
 from lateen.daemon.error_rates import ErrorRates
@@ -49,6 +50,7 @@ from lateen.daemon.machines import Machines
 from lateen.daemon.metrics import Metrics
 from lateen.daemon.modules import module_fetcher
 from lateen.daemon.process import main, open_files, return_memory
+from lateen.daemon.pushing import StoredRevisions, push_route
 from lateen.daemon.quarantine import REFUSED, StoreQuarantine
 from lateen.daemon.settings import Settings
 from lateen.daemon.status_writer import StatusWriter, configures
@@ -145,13 +147,15 @@ class ControlPlane:
         self._addresses = AddressWriter(store, self._xds.pump)
         self._analysis = Analysis(store, graph, self._xds.pump)
         self._status = StatusWriter(store, self._xds)
+        store.subscribe(StoredRevisions(self._xds.journal))
         store.subscribe(Inputs(self._xds.pump.submit))
         store.subscribe(Departures(self._identities.account_of, self._xds.expel))
         domain = self._authority.domain
         self._machines = Machines(store, self._peer_of, self._machine_settings)
         self._certificates = CertificateService(self._authority.ca, tokens, self._identities.certificate_of, domain)
         self._serving = ServingCertificate(self._authority.ca, domain)
-        self._metrics = Metrics(store, self._xds.proxies, lambda: self._xds.counters)
+        self._demand = DemandFindings(store, self._xds)
+        self._metrics = Metrics(store, self._xds, self._status, self._demand)
         roles, resources = Roles(store), Resources(store.rows())
         store.subscribe(resources)
         proxies, metrics = self._xds.proxies, self._metrics.text
@@ -176,6 +180,7 @@ class ControlPlane:
                 *mesh_routes(mesh),
                 *debug,
                 describe_route(store, graph),
+                push_route(self._xds.journal),
             ],
         )
         known = self._kubernetes.authenticate
@@ -197,6 +202,7 @@ class ControlPlane:
             parts.create_task(self._analysis.run(), name="analysis")
             parts.create_task(self._status.run(), name="status writer")
             parts.create_task(self._errors.run(), name="error rates")
+            parts.create_task(self._demand.run(), name="findings on demand")
             parts.create_task(self._machines.run(), name="machines")
             parts.create_task(self._authority.run(), name="CA")
             if self._oidc is not None:

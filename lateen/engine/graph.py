@@ -192,6 +192,7 @@ class Graph:
 
     def __init__(self) -> None:
         self.revision = 0
+        self.ran = 0  # queries so far
         self._cells: dict[Key, _Cell] = {}
         self._members: dict[Index[Any, Any], dict[Hashable, dict[Key, None]]] = {}
         self._groups: dict[tuple[Index[Any, Any], Hashable], _Cell] = {}
@@ -427,6 +428,7 @@ class Graph:
         return False
 
     def _run(self, node: _Node) -> None:
+        self.ran += 1
         if self._trace is not None:
             self._trace.append(node.name)
         before, node.deps = node.deps, {}

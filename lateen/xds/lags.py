@@ -56,6 +56,11 @@ class Lags:
         for name in new:
             names[name] = lag if name not in names else replace(names[name], revision=NOTHING)
 
+    def moved(self, index: int, names: Iterable[str]) -> bool:
+        """True when the client held one of these names before: something has changed."""
+        there = self._types.get(index)
+        return there is not None and any((lag := there.get(name)) and lag.revision != NOTHING for name in names)
+
     def acked(self, index: int, names: Iterable[str], revision: int, waits: Callable[[str], bool]) -> None:
         """The client took these names as of a revision; one that `waits` has changed since."""
         there = self._types.get(index, {})

@@ -24,6 +24,7 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 import structlog
 
 from lateen.engine import Graph, Key, Q, Transaction, Watch
+from lateen.xds.journal import Journal
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,6 +66,8 @@ class Pump:
     def __init__(self, graph: Graph, slice_s: float = SLICE_S) -> None:
         self.graph = graph
         self.drained = 0  # the newest revision that everybody has been told of
+        self.journal = Journal()
+        self._since = 0.0
         self._slice_s = slice_s
         self._inbox: dict[Key, Any] = {}
         self._callbacks: dict[Watch[Any], list[Callable[[], None]]] = {}
@@ -76,6 +79,8 @@ class Pump:
 
     def submit(self, tx: Transaction) -> None:
         """Takes a transaction in; it becomes part of the next revision. The last word on a key counts."""
+        if not self._inbox:
+            self._since = time.monotonic()
         for key, value in tx.put:
             self._inbox[key] = value
         for key in tx.delete:
@@ -138,6 +143,7 @@ class Pump:
                     callback()
                 yield
             self.drained = self.graph.revision
+            self.journal.worked_out(self.graph.ran)
             turn_ends = time.perf_counter() + JOBS_TURN_S
             while self._jobs and not (self._inbox and time.perf_counter() > turn_ends):
                 work = self._jobs.popleft()
@@ -164,9 +170,12 @@ class Pump:
 
     def _commit(self) -> None:
         changes, self._inbox = self._inbox, {}
+        before, ran = self.graph.revision, self.graph.ran
         self.graph.commit(
             Transaction(
                 put=[(key, value) for key, value in changes.items() if value is not None],
                 delete=[key for key, value in changes.items() if value is None],
             )
         )
+        if self.graph.revision != before:
+            self.journal.committed(self.graph.revision, changes, self._since, ran)

@@ -13,6 +13,7 @@ What goes out is decided only when a revision has drained (`flush`):
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -52,7 +53,7 @@ class Out:
 
     write: Callable[[bytes], None]
     wake: Callable[[], None]
-    sent: Callable[[str], None]
+    sent: Callable[[Audience, str, int, int, float, bool], None]
 
 
 class Sender:
@@ -240,6 +241,7 @@ class Sender:
         removed: tuple[str, ...],
         trial: bool = False,
     ) -> None:
+        started = time.perf_counter()
         if self._protocol == "delta":
             aliases = {
                 name: tuple(sorted(found - {name}))
@@ -260,7 +262,9 @@ class Sender:
         now = asyncio.get_running_loop().time()
         subscription.offer(Offer(body.nonce, self._pump.drained, now, body.sent, removed, trial))
         self._out.write(body.data)
-        self._out.sent(self._types[index].short)
+        changed = not trial and self._lags.moved(index, (*body.sent, *removed))
+        names, took_s = len(body.sent) + len(removed), time.perf_counter() - started
+        self._out.sent(audience, self._types[index].short, names, len(body.data), took_s, changed)
 
     def _endpoints_follow(self, audience: Audience, clusters: Subscription, sent: dict[str, Resource]) -> None:
         index = self._endpoints

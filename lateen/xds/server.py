@@ -33,6 +33,7 @@ from lateen.xds.audience import Place
 from lateen.xds.auth import Context as AuthContext
 from lateen.xds.auth import Identify, Refused
 from lateen.xds.catalogue import Catalogue
+from lateen.xds.journal import Journal
 from lateen.xds.learned import Memory
 from lateen.xds.nack import Court, Quarantine, Refusal
 from lateen.xds.progress import Behind, Progress, lagging, progress
@@ -166,6 +167,20 @@ class XdsServer:
         """All connected proxies, by namespace and name."""
         found = [self._status(each) for each in self._streams]
         return sorted(found, key=lambda each: (each.proxy.namespace, each.proxy.name, each.node_id))
+
+    @property
+    def journal(self) -> Journal:
+        """What each change became."""
+        return self.pump.journal
+
+    @property
+    def connected(self) -> int:
+        """How many streams there are."""
+        return len(self._streams)
+
+    def sated(self) -> set[Proxy]:
+        """The proxies that have asked for so many unknown names that they get everything at once."""
+        return {each.proxy for each in self._streams if each.sated}
 
     def progress(self, refs: Collection[Ref]) -> dict[Ref, Progress]:
         """On how many proxies some objects are live now; `tracked` ones only."""

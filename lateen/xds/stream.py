@@ -18,7 +18,7 @@ import structlog
 from lateen.envoy.resource import Resource
 from lateen.intent.scope import Proxy
 from lateen.lib.ids import Ref
-from lateen.xds.audience import Entry, Place
+from lateen.xds.audience import Audience, Entry, Place
 from lateen.xds.catalogue import Catalogue
 from lateen.xds.demand import Demand, in_steps
 from lateen.xds.lags import NOTHING, Lag, Lags
@@ -79,7 +79,7 @@ class Stream:
         self._events = events
         self._types = catalogue.types
         self._index = {each.type_url: index for index, each in enumerate(self._types)}
-        out = Out(self._write, lambda: events.ready(self), events.sent)
+        out = Out(self._write, lambda: events.ready(self), self._sent)
         self._sender = Sender(self, protocol, catalogue, responses, pump, self.subscriptions, self.lags, out)
         self._watch_place = place
         self._place = place(self._rescope, False)
@@ -112,7 +112,7 @@ class Stream:
         known = self.subscriptions.get(index)
         if known is not None and request.names is None and request.only_accepts and not self._working:
             self._answered(index, known, request)
-            if self._sender.trials or not self.settled:
+            if not self._rested() or self._sender.trials:
                 self._events.ready(self)
             return
         self._do(lambda: self._handle(index, request))
@@ -120,6 +120,7 @@ class Stream:
     def close(self) -> None:
         """The client is gone."""
         self._closed = True
+        self._pump.journal.gone(self)
         for trial in self._sender.trials.values():
             trial.answer.cancel()
         self._do(self._detach)
@@ -140,7 +141,19 @@ class Stream:
         while self._work:
             yield from self._work.popleft()()
         self._working = False
+        self._rested()
         self._events.ready(self)
+
+    def _rested(self) -> bool:
+        """True when the client has everything, which the journal is told."""
+        if not self.settled:
+            return False
+        self._pump.journal.settled(self)
+        return True
+
+    def _sent(self, audience: Audience, short: str, names: int, size: int, took_s: float, changed: bool) -> None:
+        self._events.sent(short)
+        self._pump.journal.sent(self, id(audience), short, names, size, took_s, changed)
 
     def _handle(self, index: int, request: Request) -> Iterator[None]:
         known = self.subscriptions.get(index)
@@ -210,6 +223,7 @@ class Stream:
             if offer is None:
                 return
             self._events.answered(self._types[index].short, False)
+            self._pump.journal.refused(self)
             name = None if offer.trial else subscription.alone_refused(offer)
             if name is not None and (entry := self._audience.find(index, name)) is not None:
                 self._events.refused(self, entry, offer.sent[name], request.error)

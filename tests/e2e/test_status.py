@@ -1,6 +1,6 @@
 """Conditions against what the real proxies hold, and rollback to byte-identical configuration.
 
-The proxies get everything at once here, so that every object concerns several of them.
+In most tests the proxies get everything at once, so that every object concerns several of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from operator import ge
 from pathlib import Path
 from typing import Any
 
@@ -98,38 +99,92 @@ def eager(bookinfo: Mesh, tmp_path: Path) -> Iterator[Mesh]:
     bookinfo.lateen("delete", "-f", str(file))
 
 
-def test_programmed_is_true_exactly_when_every_proxy_that_needs_it_holds_it(eager: Mesh, capsys: Any) -> None:
-    chance = random.Random(9)
-    took: list[float] = []
-    for number in range(1, 9):
-        document = chance.choice((route, rule))(chance.choice(("reviews", "ratings", "details")), number)
-        line, seconds = asyncio.run(live(eager, document))
-        have = holding(eager, marker(document, number))
-        assert line == f"live on {len(have)} of {len(have)} proxies", (document, sorted(have))
-        assert have
-        took.append(seconds)
+@pytest.fixture
+def on_demand(bookinfo: Mesh) -> Mesh:
+    """The mesh with proxies that hold what their workloads have called: everybody has called whom it ever calls."""
+
+    def callers() -> list[int]:
+        assert bookinfo.ask("/productpage").status == 200
+        return [len(holding(bookinfo, f"outbound|9080||{name}.default")) for name in NAMES]
+
+    eventually(callers, lambda found: all(map(ge, found, (1, 2, 1))), 30)
+    return bookinfo
+
+
+NAMES = ("reviews", "ratings", "details")
+STEPS = ("changed", "changed", "paused", "refused", "changed", "paused")
+
+
+@pytest.mark.parametrize("discovery", ["eager", "on_demand"])
+def test_programmed_is_true_exactly_when_every_proxy_that_needs_it_holds_it(
+    discovery: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Random changes; one proxy does not answer, or Envoy refuses the content, in some of them."""
+    mesh: Mesh = request.getfixturevalue(discovery)
+    chance, took, number = random.Random(9), list[float](), 0
+    needs: dict[tuple[str, str], set[str]] = {}
+    for name in NAMES:
+        for make in (route, rule):
+            number += 1
+            document = make(name, number)
+            line, _ = asyncio.run(live(mesh, document))
+            have = needs[document["kind"], name] = holding(mesh, marker(document, number))
+            assert have
+            assert line == f"live on {len(have)} of {len(have)} proxies"
+    assert needs["VirtualService", "details"] < {pod.name for pod in with_proxies(mesh)}
+    for step in chance.sample(STEPS, len(STEPS)):
+        number += 1
+        document = chance.choice((route, rule))(chance.choice(NAMES), number)
+        if step == "changed":
+            took.append(changed(mesh, document, number, needs))
+        elif step == "paused":
+            paused(mesh, document, number, needs, chance)
+        else:
+            refused(mesh, route(document["metadata"]["name"], number), number)
     assert max(took) < 1
-    say(
-        capsys, f"conditions said live after {sorted(took)[len(took) // 2]:.2f} s (median), {max(took):.2f} s (longest)"
-    )
+    say(capsys, f"{discovery}: conditions said live after {max(took):.2f} s at most")
 
 
-def test_a_stopped_proxy_holds_it_back_and_is_named(eager: Mesh) -> None:
-    chance = random.Random(10)
-    for number in (101, 102):
-        victim = chance.choice([pod for pod in with_proxies(eager) if "gateway" not in pod.name])
-        document = chance.choice((route, rule))("reviews", number)
-        with Stopped(victim):
-            done = eager.lateen("apply", "--wait", "--timeout", "1", "-f", "-", stdin=json.dumps(document), expect=3)
-            assert "not live after 1 s" in done.stderr
-            condition = programmed(eager, document)
-            assert (condition["status"], condition["reason"]) == ("False", "Pending")
-            assert f"{victim.name}.default" in condition["message"]
-            others = holding(eager, marker(document, number), but=victim.name)
-            assert condition["message"].startswith(f"live on {len(others)} of {len(others) + 1} proxies")
-            assert f"{victim.name}.default behind for" in eager.lateen("status", expect=None).stdout
-        eager.lateen("wait", f"{document['kind']}/reviews")
-        assert holding(eager, marker(document, number)) == others | {victim.name}
+def changed(mesh: Mesh, document: Json, number: int, needs: dict[tuple[str, str], set[str]]) -> float:
+    """A change that all take; seconds until it is said to be live."""
+    line, seconds = asyncio.run(live(mesh, document))
+    have = holding(mesh, marker(document, number))
+    assert have == needs[document["kind"], document["metadata"]["name"]]
+    assert line == f"live on {len(have)} of {len(have)} proxies"
+    return seconds
+
+
+def paused(
+    mesh: Mesh, document: Json, number: int, needs: dict[tuple[str, str], set[str]], chance: random.Random
+) -> None:
+    """A change while one of those that need it does not run."""
+    everybody = needs[document["kind"], document["metadata"]["name"]]
+    name = chance.choice(sorted(everybody))
+    victim = next(pod for pod in with_proxies(mesh) if pod.name == name)
+    with Stopped(victim):
+        done = mesh.lateen("apply", "--wait", "--timeout", "1", "-f", "-", stdin=json.dumps(document), expect=3)
+        assert "not live after 1 s" in done.stderr
+        condition = programmed(mesh, document)
+        assert (condition["status"], condition["reason"]) == ("False", "Pending")
+        assert f"{victim.name}.{victim.namespace}" in condition["message"]
+        assert condition["message"].startswith(f"live on {len(everybody) - 1} of {len(everybody)} proxies")
+        assert holding(mesh, marker(document, number), but=victim.name) == everybody - {victim.name}
+        assert f"{victim.name}.{victim.namespace} behind for" in mesh.lateen("status", expect=None).stdout
+    mesh.lateen("wait", f"{document['kind']}/{document['metadata']['name']}")
+    assert holding(mesh, marker(document, number)) == everybody
+
+
+def refused(mesh: Mesh, document: Json, number: int) -> None:
+    """A change that no Envoy takes; then its last good version."""
+    document["spec"]["http"][0]["headers"] = {"response": {"set": {"x": "%PROTOCOL(x)%"}}}
+    name = document["metadata"]["name"]
+    mesh.lateen("apply", "-f", "-", stdin=json.dumps(document), expect=None)
+    assert "PROTOCOL" in mesh.lateen("wait", f"vs/{name}", expect=1).stderr
+    condition = programmed(mesh, document)
+    assert (condition["status"], condition["reason"]) == ("False", "RefusedByProxies")
+    assert not holding(mesh, marker(document, number))
+    mesh.lateen("rollback", f"vs/{name}")
+    mesh.lateen("wait", f"vs/{name}")
 
 
 def test_what_proxies_refuse_is_said_everywhere(eager: Mesh, tmp_path: Path) -> None:
