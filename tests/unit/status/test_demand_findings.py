@@ -11,8 +11,8 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Delt
 
 from lateen.daemon.demand_findings import DemandFindings
 from lateen.xds.demand import UNKNOWN_MAX
-from lateen.xds.server import SERVICE
 from lateen.xds.sender import VIRTUAL_HOST
+from lateen.xds.server import SERVICE
 from tests.envoy.harness import CLUSTER, LISTENER, ROUTE
 from tests.unit.status.plane import Plane, running
 
