@@ -149,11 +149,11 @@ async def attach(socket: WebSocket, pods: Pods, namespace: str, name: str) -> No
     """Serves `pods/NAME/attach` over a websocket: what a container prints. It has no input and no terminal."""
     protocol = _protocol(socket)
     query = socket.query_params
-    if truth(query.get("stdin", "")) or truth(query.get("tty", "")):
-        raise BadRequestError(
-            "containers have no input and no terminal here", remedy="attach without -i and -t; exec has both"
-        )
     await socket.accept(subprotocol=protocol)
+    if truth(query.get("stdin", "")) or truth(query.get("tty", "")):  # refused before, kubectl would try SPDY
+        message = "containers have no input and no terminal here: attach without -i and -t, or exec, which has both"
+        await _end(socket, _failure(message, BadRequestError.REASON))
+        return
     await _connected(socket, lambda: pods.attach(namespace, name, query.get("container", "")))
 
 

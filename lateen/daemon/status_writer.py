@@ -6,8 +6,8 @@ queries on conflicts of all, in slices of a few milliseconds, and writes what di
 transactions. The faster things change, the more of them one round covers, so the last word is always written soon
 after the last change. Writing a status changes nothing that queries read.
 
-After a start the stored conditions stay until proxies had time to come back: that they are away for a moment is not
-worth a change of everybody's status.
+After a start the conditions that were stored before it stay until proxies had time to come back: that they are away for
+a moment is not worth a change of everybody's status.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class StatusWriter:
         self.looked_at = 0
         self.written = 0
         self._dirty.update(row.ref for kind in self._kinds for row in store.members(kind))
+        self._from_before = set(self._dirty)
         store.subscribe(self._stored)
         xds.pump.on_drained(self._drained)
         xds.on_news(self._woken.set)
@@ -120,7 +121,7 @@ class StatusWriter:
             row = self._store.get(ref)
             if row is None:
                 continue
-            if self._on_its_way(ref) or (returning and _said_before(row)):
+            if self._on_its_way(ref) or (returning and ref in self._from_before and _said_before(row)):
                 later.add(ref)
             else:
                 wanted.append(row)
@@ -150,6 +151,7 @@ class StatusWriter:
             found = [each for part in row.findings.values() for each in msgspec.json.decode(part, type=list[Finding])]
             made = conditions(row, found, self._losses.get(row.ref, NONE), progress)
             if made != _stored_conditions(row):
+                self._from_before.discard(row.ref)
                 encoded = tuple(_json(each) for each in made)
                 changed.append(SetConditions(row.ref, row.generation, encoded))
         return changed

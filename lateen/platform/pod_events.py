@@ -16,6 +16,12 @@ _ENDED_BADLY: Final = ("Error", "OOMKilled", "StartError")
 def events(pod: Json, before: Json, after: Json) -> Iterator[Say]:
     """What has happened between two statuses: containers that started, ended badly, wait for another start, or fail
     their probes."""
+    scheduled, was = (
+        next((each for each in d.parts(status, "conditions") if each["type"] == "PodScheduled"), {})
+        for status in (after, before)
+    )
+    if scheduled.get("reason") == "Unschedulable" != was.get("reason"):
+        yield Say(pod, "FailedScheduling", str(scheduled["message"]), "default-scheduler", warning=True)
     parts = ("initContainerStatuses", "containerStatuses")
     known = {each["name"]: each for part in parts for each in d.parts(before, part)}
     for each in [one for part in parts for one in d.parts(after, part)]:

@@ -171,14 +171,14 @@ def _tables(body: bytes) -> set[str]:
 class Plane:
     """The parts; `apply` takes YAML, `condition` reads a status."""
 
-    def __init__(self, store: Store, address: str) -> None:
+    def __init__(self, store: Store, address: str, return_s: float = 0) -> None:
         self.store = store
         self.address = address
         self.graph = Graph()
         self.graph.commit(initial(store.rows()))
         self.xds = XdsServer(self.graph, TYPES, scope_of, Believing(), StoreQuarantine(store), tracked=configures)
         self.analysis = Analysis(store, self.graph, self.xds.pump)
-        self.writer = StatusWriter(store, self.xds, return_s=0)
+        self.writer = StatusWriter(store, self.xds, return_s=return_s)
         store.subscribe(Inputs(self.xds.pump.submit))
         self.proxies: list[Proxy] = []
 
@@ -243,11 +243,13 @@ def _complete(status: Any) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def running(host: str = "", options: tuple[tuple[str, int], ...] = OPTIONS) -> AsyncIterator[Plane]:
+async def running(
+    host: str = "", options: tuple[tuple[str, int], ...] = OPTIONS, return_s: float = 0
+) -> AsyncIterator[Plane]:
     """A plane with the two services and nobody connected; xDS is on a Unix socket, or at a port of an address."""
     with tempfile.TemporaryDirectory(prefix="lateen-") as name:
         store = await Store.open(Path(name) / "store.db")
-        plane = Plane(store, f"{host}:0" if host else f"unix:{name}/xds.sock")
+        plane = Plane(store, f"{host}:0" if host else f"unix:{name}/xds.sock", return_s)
         async with serving(plane.xds, plane.address, options) as port:
             plane.address = f"{host}:{port}" if host else plane.address
             tasks = [asyncio.create_task(plane.writer.run()), asyncio.create_task(plane.analysis.run())]

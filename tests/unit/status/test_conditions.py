@@ -47,6 +47,18 @@ async def test_an_object_is_programmed_when_the_slowest_proxy_has_answered(plane
     await plane.reaches("vs", "a", GOOD)
 
 
+async def test_what_is_new_after_a_start_does_not_wait_for_those_who_come_back() -> None:
+    """A mesh that has just been started: the first word on an object was not the last for five seconds."""
+    async with running(return_s=600) as plane:
+        await plane.proxy("reviews-1")
+        second = await plane.proxy("ratings-1")
+        second.answering.clear()
+        await plane.apply(route("a", "reviews"))
+        await plane.reaches("vs", "a", {"Programmed": "False Pending"})
+        second.answering.set()
+        await plane.reaches("vs", "a", GOOD)
+
+
 async def test_a_proxy_that_is_gone_holds_nothing_back(plane: Plane) -> None:
     await plane.proxy("reviews-1")
     second = await plane.proxy("ratings-1")
