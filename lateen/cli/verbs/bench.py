@@ -200,7 +200,7 @@ def _show_ways(report: ProxyReport) -> None:
         for each in report.cases
         for way in each.ways
     ]
-    table((*case, "REQUESTS/S", "P50", "P99", "CPU A REQUEST", "CPU, P50, P99, RATE TO HAND"), rows)
+    table((*case, "REQUESTS/S", "P50", "P99", "CPU A REQUEST", "CPU (LEAST), P50, P99, RATE TO HAND"), rows)
     print()
     table(
         ("IDLE", "RSS", "PSS"),
@@ -209,8 +209,9 @@ def _show_ways(report: ProxyReport) -> None:
 
 
 def _way(way: Way) -> tuple[str, ...]:
-    cpu = f"{way.cpu_us:.0f} us" if way.cpu_us else "-"
-    ratios = f"{way.cpu_ratio:.2f}  {way.p50_ratio:.2f}  {way.p99_ratio:.2f}  {way.per_second_ratio:.2f}"
+    cpu = f"{way.cpu_us:.0f} us (least {way.cpu_least_us:.0f})" if way.cpu_us else "-"
+    others = "  ".join(f"{each:.2f}" for each in (way.p50_ratio, way.p99_ratio, way.per_second_ratio))
+    ratios = f"{way.cpu_ratio:.2f} ({way.cpu_least_ratio:.2f})  {others}"
     failed = f" ({way.failed} failed)" if way.failed else ""
     times = (f"{way.p50_ms:.2f} ms", f"{way.p99_ms:.2f} ms")
     return (way.name, f"{way.per_second:,.0f}{failed}", *times, cpu, ratios if way.cpu_ratio else "-")
