@@ -27,7 +27,7 @@ from lateen.apiserver.errors import ApiError, BadRequestError, GoneError, Unreac
 from lateen.lib.findings import Finding
 from lateen.lib.imports import without
 
-with without("rich"):
+with without("click"):  # for a command line of its own, with rich and pygments
     import httpx
 
 MANAGER: Final = "lateen"

@@ -15,7 +15,7 @@ from lateen.lib.lean import structlog
 
 # isort: split
 from lateen.apiserver.client import Client, Listing
-from lateen.daemon.process import main
+from lateen.daemon.process import main, return_memory
 from lateen.daemon.settings import Settings
 from lateen.node.agent import Agent
 from lateen.node.dns import NameServer
@@ -52,6 +52,7 @@ async def serve(settings: Settings) -> None:
     changed = asyncio.Event()
     async with Client(layout.api_socket) as client, asyncio.TaskGroup() as parts:
         parts.create_task(agent.run(), name="agent")
+        parts.create_task(return_memory(), name="memory")
         parts.create_task(follow_sockets(server, for_proxies, layout.run), name="sockets of the names proxy")
         for kind in KINDS:
             parts.create_task(_follow(client, names, kind, changed), name=f"names of {kind}s")

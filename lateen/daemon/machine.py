@@ -23,6 +23,7 @@ from lateen.lib.lean import structlog
 
 # isort: split
 from lateen import __version__
+from lateen.daemon.process import return_memory
 from lateen.lib.errors import LateenError
 from lateen.lib.machines import Hello, Joined
 from lateen.lib.signing import Signer, SigningError
@@ -107,6 +108,7 @@ async def serve(machine: Machine) -> None:
     try:
         async with asyncio.TaskGroup() as parts:
             parts.create_task(workload.run(), name="certificate")
+            parts.create_task(return_memory(), name="memory")
             parts.create_task(follower.run(), name="trust of the mesh")
             parts.create_task(report(follower, lambda: (workload,)), name="counts of requests")
             parts.create_task(membership.run(), name="membership")
