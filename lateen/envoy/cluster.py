@@ -66,11 +66,12 @@ from lateen.intent.route_table import goes_by_name, unknown_cluster
 from lateen.intent.scope import Scope
 from lateen.model.gateways import automatic_hosts
 from lateen.model.hosts import covers, is_wildcard
+from lateen.model.listing import visible_services
 from lateen.model.mesh import connect_timeout_s, dns_refresh_s, mesh_tls, outer_tls, tcp_keepalive, upgrades_to_http2
 from lateen.model.protocols import Protocol
 from lateen.model.services import Resolution
 from lateen.model.sharing import common
-from lateen.model.visibility import Client, client_of, visible_services
+from lateen.model.visibility import Client, client_of
 from lateen.model.workloads import Labels
 
 _ADDRESS = re.compile(r"([0-9.]+):([0-9]+)")

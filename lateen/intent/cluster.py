@@ -21,11 +21,12 @@ from lateen.lib.spiffe import SpiffeId
 from lateen.model.destination_rules import destination_rule
 from lateen.model.endpoints import endpoints, identities
 from lateen.model.hosts import covers
+from lateen.model.listing import parts, seen, visible_services
 from lateen.model.mesh import auto_mtls, mesh_ref, trust_domain
 from lateen.model.protocols import Protocol
 from lateen.model.services import MeshService, Resolution
 from lateen.model.sharing import alike
-from lateen.model.visibility import Client, visible, visible_services
+from lateen.model.visibility import Client, visible
 from lateen.model.workloads import Labels
 
 AUTOMATIC_PREFIX = "automatic|"
@@ -85,10 +86,12 @@ def parse_cluster_name(name: str) -> tuple[str, int, str] | None:
 
 
 def outbound_names(q: Q, client: Client) -> tuple[str, ...]:
-    """The names of all outbound clusters a client may use, by host."""
-    return tuple(
-        name for host in q(visible_services, client) for name in q(names_of_host, alike(q, client, host), host)
-    )
+    """The names of all outbound clusters a client may use."""
+    return tuple(dict.fromkeys(name for by, part in parts(q, client) for name in q(_names_in, by, part)))
+
+
+def _names_in(q: Q, client: Client, part: str) -> tuple[str, ...]:
+    return tuple(name for host in q(seen, client, part) for name in q(names_of_host, alike(q, client, host), host))
 
 
 def names_of_host(q: Q, client: Client, host: str) -> tuple[str, ...]:

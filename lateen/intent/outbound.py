@@ -29,6 +29,7 @@ from lateen.intent.route import Destination
 from lateen.intent.stream import StreamRoute, tcp_routes, tls_routes
 from lateen.lib.ids import Ref
 from lateen.model.endpoints import endpoints
+from lateen.model.listing import parts, seen
 from lateen.model.protocols import Protocol, parse_protocol
 from lateen.model.services import MeshService, ServicePort, address_ranges, hosts_at
 from lateen.model.sharing import alike, common
@@ -40,7 +41,6 @@ from lateen.model.visibility import (
     listening,
     numbered_ports,
     visible,
-    visible_services,
 )
 from lateen.model.workloads import Labels
 
@@ -186,17 +186,25 @@ def outbound_listener(q: Q, client: Client, labels: Labels, name: str) -> Outbou
 def _table(q: Q, client: Client) -> Mapping[str, tuple[tuple[str, int], ...]]:
     """Listener names with the services that need them; an empty host stands for the HTTP table of the port."""
     found: dict[str, dict[tuple[str, int], None]] = {}
-    ports: set[int] = set()
-    for host in q(visible_services, client):
-        for name, port, http in q(_listeners_of, alike(q, client, host), host):
-            ports.add(int(name.rpartition("_")[2]))
-            found.setdefault(name, {})["" if http else host, port] = None
+    for by, part in parts(q, client):
+        for name, services in q(_table_in, by, part).items():
+            found.setdefault(name, {}).update(dict.fromkeys(services))
+    ports = {int(name.rpartition("_")[2]) for name in found}
     for port in q(route_table.http_ports, client):
         if port not in ports:  # only a VirtualService's own host name is served there
             where = listening(q(egress, client), port)
             address = where.address if where is not None else ""
             found.setdefault(f"{address or WILDCARD}_{port}", {})["", port] = None
     return {name: tuple(sorted(services)) for name, services in found.items()}
+
+
+def _table_in(q: Q, client: Client, part: str) -> Mapping[str, tuple[tuple[str, int], ...]]:
+    """The listeners that the services of a part need."""
+    found: dict[str, dict[tuple[str, int], None]] = {}
+    for host in q(seen, client, part):
+        for name, port, http in q(_listeners_of, alike(q, client, host), host):
+            found.setdefault(name, {})["" if http else host, port] = None
+    return {name: tuple(services) for name, services in found.items()}
 
 
 def _placed(q: Q, client: Client, name: str) -> EgressListener | None:

@@ -26,6 +26,7 @@ from lateen.intent.destination import BLACK_HOLE, BY_NAME, PASSTHROUGH, destinat
 from lateen.lib.ids import Ref
 from lateen.model.gateways import ANY, GatewayServer, gateway_servers
 from lateen.model.hosts import covers, is_wildcard, most_specific, parse_service_host, resolve
+from lateen.model.listing import parts, seen, visible_services
 from lateen.model.mesh import domain, outbound_policy
 from lateen.model.protocols import Protocol
 from lateen.model.services import ServicePort
@@ -46,7 +47,6 @@ from lateen.model.visibility import (
     listening,
     numbered_ports,
     visible,
-    visible_services,
 )
 from lateen.model.workloads import Labels
 
@@ -253,8 +253,16 @@ def _hosts_on_port(q: Q, client: Client, port: int) -> tuple[str, ...]:
 
 
 def _services_by_port(q: Q, client: Client) -> Mapping[int, tuple[str, ...]]:
+    found: dict[int, set[str]] = {}
+    for by, part in parts(q, client):
+        for number, hosts in q(_ports_in, by, part).items():
+            found.setdefault(number, set()).update(hosts)
+    return {number: tuple(sorted(hosts)) for number, hosts in found.items()}
+
+
+def _ports_in(q: Q, client: Client, part: str) -> Mapping[int, tuple[str, ...]]:
     found: dict[int, list[str]] = {}
-    for host in q(visible_services, client):
+    for host in q(seen, client, part):
         for number in http_ports_of(q, client, host):
             found.setdefault(number, []).append(host)
     return {number: tuple(hosts) for number, hosts in found.items()}

@@ -125,10 +125,18 @@ def candidates(q: Q, host: str) -> tuple[MeshService, ...]:
 
 def all_hosts(q: Q) -> tuple[str, ...]:
     """Every host of the mesh, sorted. Changes only when a host comes or goes."""
-    cluster_domain = q(domain)
-    hosts = {service_host(each.name, each.namespace, cluster_domain) for each in everywhere(q, Service)}
-    hosts.update(host.lower() for each in everywhere(q, ServiceEntry) for host in each.spec.hosts)
-    return tuple(sorted(hosts))
+    named = {host for each in q(service_namespaces) for host in q(services_in, each)}
+    return tuple(sorted(named | q(entry_hosts)))
+
+
+def service_namespaces(q: Q) -> frozenset[str]:
+    """The namespaces that have Kubernetes Services."""
+    return q.groups(_SERVICES_IN)
+
+
+def entries_in(q: Q, namespace: str) -> tuple[str, ...]:
+    """The hosts of the ServiceEntries of a namespace, sorted."""
+    return tuple(sorted({host.lower() for each in q.group(_ENTRIES_IN, namespace) for host in each.spec.hosts}))
 
 
 def entry_hosts(q: Q) -> frozenset[str]:

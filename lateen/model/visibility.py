@@ -25,7 +25,7 @@ from lateen.lib.names import UNIX_PREFIX
 from lateen.model.hosts import covers
 from lateen.model.mesh import root_namespace
 from lateen.model.protocols import Protocol, parse_protocol
-from lateen.model.services import MeshService, ServicePort, all_hosts, candidates
+from lateen.model.services import MeshService, ServicePort, candidates
 from lateen.model.workloads import Labels
 
 LOOPBACK = "127.0.0.1"
@@ -115,11 +115,6 @@ def visible(q: Q, client: Client, host: str) -> MeshService | None:
     if listeners := q(egress, client):
         seen = [scoped for each in seen if (scoped := _scoped(each, listeners)) is not None]
     return next((each for each in seen if each.namespace == client.namespace), seen[0] if seen else None)
-
-
-def visible_services(q: Q, client: Client) -> tuple[str, ...]:
-    """Every host a client may see, sorted. Changes only when a host comes, goes, or changes its visibility."""
-    return tuple(host for host in q(all_hosts) if visible(q, client, host) is not None)
 
 
 def listening(listeners: tuple[EgressListener, ...], number: int) -> EgressListener | None:

@@ -37,6 +37,8 @@ from lateen.sources.inotify import (
 )
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
+WHOLE: Final = CLOSE_WRITE | MOVED_TO | MOVED_FROM | DELETE
+"""What happens to a file that is complete afterwards, or gone."""
 CONFIRMATION: Final = ".allow-mass-delete"
 """A file of this name, touched after a mass deletion was held, lets it happen."""
 
@@ -72,6 +74,7 @@ class DirectorySource:
         self._unreadable: dict[Path, Finding] = {}
         self._mark: int | None = None  # the confirmation's time when the deletion was held; 0: there was none
         self._inotify = Inotify()
+        self._named: set[Path] | None = None  # files to look at; None: all
         self._woken = asyncio.Event()
         self._said: set[str] = set()
 
@@ -109,7 +112,7 @@ class DirectorySource:
                     async with asyncio.timeout(wait_s):
                         await self._woken.wait()
                 except TimeoutError:
-                    pass
+                    self._named = None
                 self._woken.clear()
                 await self._look()
         finally:
@@ -123,16 +126,25 @@ class DirectorySource:
                 continue
             if event.mask & CREATE and not event.mask & IS_DIRECTORY and not event.path.is_symlink():
                 continue  # its writer has it open; the end of that is another event
-            if event.mask & (CLOSE_WRITE | MOVED_TO | MOVED_FROM | DELETE):
+            if event.mask & WHOLE:
                 self._writing.pop(event.path, None)
+            if not event.mask & WHOLE or event.mask & IS_DIRECTORY or _leads_elsewhere(event.path):
+                self._named = None
+            elif not _counts(event.path):
+                continue
+            elif self._named is not None:
+                self._named.add(event.path)
             self._woken.set()
 
     async def _look(self) -> None:
         """Brings the folder's meaning up to date with the disk."""
-        texts, gone = await asyncio.to_thread(self._read)
+        named, self._named = self._named, set()
+        texts, gone = await asyncio.to_thread(self._read, named)
         self._events()
         for path in self._writing.keys() & texts.keys():  # it was opened while it was read
             del texts[path], self._seen[path]
+            if self._named is not None:
+                self._named.add(path)
         for path, text in texts.items():
             self._folder.read(str(path), text)
         for path in gone:
@@ -148,12 +160,13 @@ class DirectorySource:
         if change is not None:
             self.submit(change)
 
-    def _read(self) -> tuple[dict[Path, str], list[Path]]:
-        """The texts that changed and the files that are gone. Runs in a thread while nothing else here does."""
+    def _read(self, named: set[Path] | None) -> tuple[dict[Path, str], list[Path]]:
+        """The texts that changed and the files that are gone, of the named ones or of all. Runs in a thread while nothing
+        else here does."""
         texts: dict[Path, str] = {}
         found: set[Path] = set()
         now = time.monotonic()
-        for path in self._files():
+        for path in self._files() if named is None else filter(_counts, named):
             try:
                 status = path.stat()
                 found.add(path)
@@ -170,11 +183,13 @@ class DirectorySource:
             except (OSError, UnicodeDecodeError) as error:
                 # What cannot be read is not gone: its objects stay.
                 self._unreadable[path] = _unreadable(path, str(error))
-        gone = [path for path in self._seen if path not in found]
+        known = self._seen.keys() if named is None else named & self._seen.keys()
+        gone = [path for path in known if path not in found]
         for path in gone:
             del self._seen[path]
             self._writing.pop(path, None)
-        for path in [each for each in self._unreadable if each not in found]:
+        unreadable = self._unreadable.keys() if named is None else named & self._unreadable.keys()
+        for path in [each for each in unreadable if each not in found]:
             del self._unreadable[path]
         return texts, gone
 
@@ -188,8 +203,8 @@ class DirectorySource:
             except OSError as error:
                 self._say(Level.WARNING, f"{directory} is looked at every {_RESCAN_S:.0f} s only: {error.strerror}")
             for name in names:
-                if name.endswith(SUFFIXES) and not name.startswith("."):
-                    yield Path(directory, name)
+                if _counts(path := Path(directory, name)):
+                    yield path
 
     def _confirmation(self) -> int:
         """When the confirmation was last touched, 0 when there is none."""
@@ -210,6 +225,15 @@ class DirectorySource:
             return
         self._said.add(text)
         (_log.error if level is Level.ERROR else _log.warning)("folder", says=text)
+
+
+def _counts(path: Path) -> bool:
+    return path.name.endswith(SUFFIXES) and not path.name.startswith(".")
+
+
+def _leads_elsewhere(path: Path) -> bool:
+    """True for what other files may be reached through: their texts change without a word about them."""
+    return path.name.startswith("..") or path.is_symlink() or path.name == CONFIRMATION
 
 
 def _unreadable(path: Path, why: str) -> Finding:

@@ -56,6 +56,12 @@ class Folder:
         self._check = check
         self._allow = allow_mass_delete
         self._files: dict[str, _File] = {}
+        self._places: dict[Ref, set[str]] = {}
+        self._touched: set[Ref] = set()
+        self._wanted: dict[Ref, Object] = {}
+        self._absent: set[Ref] = set()  # known, and written nowhere
+        self._twice: dict[Ref, list[Finding]] = {}
+        self._troubled: set[str] = set()  # files with findings
         self._known: dict[Ref, Object] = {}
         self._before: dict[Ref, Object] = {}
         self._refused: dict[Ref, tuple[Object, str]] = {}
@@ -71,16 +77,31 @@ class Folder:
         before = self._files.get(name) or _File({}, [])
         if broken:
             kept = _kept(f"what {name} said before", broken[0].position, bool(before.objects))
-            self._files[name] = _File(before.objects, [*broken, kept])
+            self._put(name, _File(before.objects, [*broken, kept]))
             return
         file = _File({}, [])
         for document in documents:
             self._take(document, before, file)
-        self._files[name] = file
+        self._put(name, file)
 
     def remove(self, name: str) -> None:
         """A file that is gone."""
-        self._files.pop(name, None)
+        self._put(name, None)
+
+    def _put(self, name: str, file: _File | None) -> None:
+        before = self._files.pop(name, None)
+        for ref in before.objects if before is not None else ():
+            self._places[ref].discard(name)
+            self._touched.add(ref)
+        self._troubled.discard(name)
+        if file is None:
+            return
+        self._files[name] = file
+        if file.findings:
+            self._troubled.add(name)
+        for ref in file.objects:
+            self._places.setdefault(ref, set()).add(name)
+            self._touched.add(ref)
 
     def confirm(self) -> None:
         """Somebody means the deletion that is held; the next `update` carries it out."""
@@ -95,21 +116,20 @@ class Folder:
         current = self._known.get(ref)
         if current is not None:
             self._refused[ref] = (current, reason)
+            self._touched.add(ref)
 
     def update(self, now: float) -> Transaction | None:
         """What changes in the mesh, at that time in seconds; None when nothing does."""
-        written, twice = self._wanted()
-        wanted = {ref: good for ref, (each, _) in written.items() if (good := self._good(ref, each)) is not None}
-        put = [each for ref, each in wanted.items() if self._known.get(ref) != each]
-        refused = {ref for ref in self._refused if ref in self._known and ref not in wanted}
-        self._held -= wanted.keys()
-        vanished = self._known.keys() - wanted.keys() - self._held - refused
+        put = self._look_again()
+        refused = {ref for ref in self._refused if ref in self._known and ref not in self._wanted}
+        self._held -= self._wanted.keys()
+        vanished = self._absent - self._held - refused
         if vanished - self._vanished:
             self._vanished_at = now
         self._vanished = vanished
         delete: set[Ref] = set()
         if vanished and (self._confirmed or now >= self._vanished_at + SETTLE_S):
-            if self._is_mass(len(vanished), bool(wanted)):
+            if self._is_mass(len(vanished), bool(self._wanted)):
                 self._held |= vanished
             else:
                 delete = vanished
@@ -124,7 +144,8 @@ class Folder:
         for ref in delete:
             del self._known[ref]
             self._before.pop(ref, None)
-        self._findings = tuple(self._say(twice))
+            self._absent.discard(ref)
+        self._findings = tuple(self._say())
         return transaction(put, sorted(delete)) if put or delete else None
 
     @property
@@ -144,10 +165,8 @@ class Folder:
 
     def document(self, ref: Ref) -> Document | None:
         """Where an object was written."""
-        for file in self._files.values():
-            if ref in file.objects:
-                return file.objects[ref][1]
-        return None
+        places = self._places.get(ref)
+        return self._files[min(places)].objects[ref][1] if places else None
 
     def __len__(self) -> int:
         return len(self._known)
@@ -176,15 +195,30 @@ class Folder:
         for kept in [ref] if ref in before.objects else list(before.objects):
             file.objects.setdefault(kept, before.objects[kept])
 
-    def _wanted(self) -> tuple[dict[Ref, tuple[Object, Document]], list[Finding]]:
-        wanted: dict[Ref, tuple[Object, Document]] = {}
-        twice: list[Finding] = []
-        for name in sorted(self._files):
-            for ref, (each, document) in self._files[name].objects.items():
-                first = wanted.setdefault(ref, (each, document))
-                if first[1] is not document:
-                    twice.append(_twice(ref, first[1], document))
-        return wanted, twice
+    def _look_again(self) -> list[Object]:
+        """Works out what counts of the objects that were written or are gone since the last time; those that are not
+        what is known."""
+        touched, self._touched = self._touched, set()
+        put: list[Object] = []
+        for ref in sorted(touched):
+            places = sorted(self._places[ref]) if ref in self._places else []
+            if not places:
+                self._places.pop(ref, None)
+            documents = [self._files[name].objects[ref] for name in places]
+            self._twice.pop(ref, None)
+            if len(documents) > 1:
+                self._twice[ref] = [_twice(ref, documents[0][1], other) for _, other in documents[1:]]
+            good = self._good(ref, documents[0][0]) if documents else None
+            if good is not None:
+                self._wanted[ref] = good
+                self._absent.discard(ref)
+                if self._known.get(ref) != good:
+                    put.append(good)
+                continue
+            self._wanted.pop(ref, None)
+            if ref in self._known:
+                self._absent.add(ref)
+        return put
 
     def _good(self, ref: Ref, written: Object) -> Object | None:
         """What counts of an object as it is written."""
@@ -200,9 +234,9 @@ class Folder:
             return False
         return not left or (count >= MASS and count * 2 > len(self._known) - len(self._held))
 
-    def _say(self, twice: list[Finding]) -> list[Finding]:
-        said = [each for name in sorted(self._files) for each in self._files[name].findings]
-        said += twice
+    def _say(self) -> list[Finding]:
+        said = [each for name in sorted(self._troubled) for each in self._files[name].findings]
+        said += [each for ref in sorted(self._twice) for each in self._twice[ref]]
         for ref, (_, reason) in self._refused.items():
             document = self.document(ref)
             said.append(

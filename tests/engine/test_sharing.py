@@ -14,9 +14,10 @@ from lateen.intent.cluster import outbound_cluster, outbound_names
 from lateen.intent.route_table import alone_ports, http_ports
 from lateen.intent.scope import ProxyKind, Scope
 from lateen.model.destination_rules import destination_rule
+from lateen.model.listing import visible_services
 from lateen.model.sharing import alike, apart, common
 from lateen.model.virtual_services import mesh_virtual_service
-from lateen.model.visibility import Client, visible, visible_services
+from lateen.model.visibility import Client, visible
 from tests.configuration import graph_of, objects, service
 
 NAMESPACES = ("default", "b", "istio-system")

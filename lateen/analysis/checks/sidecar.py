@@ -12,6 +12,7 @@ from lateen.api.problems import at
 from lateen.engine import Q
 from lateen.lib.findings import Level
 from lateen.lib.ids import Ref
+from lateen.model.listing import visible_services
 from lateen.model.peer_authentication import MtlsMode, peer_policy
 from lateen.model.protocols import parse_protocol
 from lateen.model.visibility import (
@@ -21,7 +22,6 @@ from lateen.model.visibility import (
     numbered_ports,
     sidecar_for,
     visible,
-    visible_services,
 )
 from lateen.model.workloads import Labels
 

@@ -6,8 +6,9 @@ import pytest
 
 from lateen.model.destination_rules import Rule, destination_rule
 from lateen.model.gateways import ServerKind, gateway_servers
+from lateen.model.listing import visible_services
 from lateen.model.peer_authentication import MtlsMode, peer_policy
-from lateen.model.visibility import Client, client_of, visible, visible_services
+from lateen.model.visibility import Client, client_of, visible
 from tests.configuration import graph_of, service
 
 REVIEWS = "reviews.default.svc.cluster.local"

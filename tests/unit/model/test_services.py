@@ -10,6 +10,7 @@ from lateen.api.objects import ref_of
 from lateen.engine import Graph
 from lateen.model.endpoints import endpoints, identities
 from lateen.model.hosts import covers, most_specific, parse_service_host, resolve
+from lateen.model.listing import visible_services
 from lateen.model.protocols import Protocol, port_protocol
 from lateen.model.services import (
     MeshService,
@@ -20,7 +21,7 @@ from lateen.model.services import (
     service_for,
     unwritten_addresses,
 )
-from lateen.model.visibility import Client, visible, visible_services
+from lateen.model.visibility import Client, visible
 from tests.configuration import graph_of
 
 REVIEWS = "reviews.default.svc.cluster.local"
