@@ -74,7 +74,8 @@ class DirectorySource:
         self._unreadable: dict[Path, Finding] = {}
         self._mark: int | None = None  # the confirmation's time when the deletion was held; 0: there was none
         self._inotify = Inotify()
-        self._named: set[Path] | None = None  # files to look at; None: all
+        self._named: set[Path] = set()  # files to look at
+        self._all = True  # to look at every file
         self._woken = asyncio.Event()
         self._said: set[str] = set()
 
@@ -112,7 +113,7 @@ class DirectorySource:
                     async with asyncio.timeout(wait_s):
                         await self._woken.wait()
                 except TimeoutError:
-                    self._named = None
+                    self._all = True
                 self._woken.clear()
                 await self._look()
         finally:
@@ -129,22 +130,22 @@ class DirectorySource:
             if event.mask & WHOLE:
                 self._writing.pop(event.path, None)
             if not event.mask & WHOLE or event.mask & IS_DIRECTORY or _leads_elsewhere(event.path):
-                self._named = None
-            elif not _counts(event.path):
-                continue
-            elif self._named is not None:
+                self._all = True
+            elif _counts(event.path):
                 self._named.add(event.path)
+            else:
+                continue
             self._woken.set()
 
     async def _look(self) -> None:
         """Brings the folder's meaning up to date with the disk."""
-        named, self._named = self._named, set()
+        named = None if self._all else self._named
+        self._named, self._all = set(), False
         texts, gone = await asyncio.to_thread(self._read, named)
         self._events()
         for path in self._writing.keys() & texts.keys():  # it was opened while it was read
             del texts[path], self._seen[path]
-            if self._named is not None:
-                self._named.add(path)
+            self._named.add(path)
         for path, text in texts.items():
             self._folder.read(str(path), text)
         for path in gone:
@@ -161,8 +162,8 @@ class DirectorySource:
             self.submit(change)
 
     def _read(self, named: set[Path] | None) -> tuple[dict[Path, str], list[Path]]:
-        """The texts that changed and the files that are gone, of the named ones or of all. Runs in a thread while nothing
-        else here does."""
+        """The texts that changed and the files that are gone, of the named ones or of all. Runs in a thread while
+        nothing else here does."""
         texts: dict[Path, str] = {}
         found: set[Path] = set()
         now = time.monotonic()
