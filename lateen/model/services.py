@@ -117,8 +117,9 @@ def candidates(q: Q, host: str) -> tuple[MeshService, ...]:
             found.append(own)
     entries = [q(entry_service, each.namespace, each.name, host) for each in q.group(_BY_HOST, host)]
     found += sorted((each for each in entries if each is not None), key=_age)
-    if len(found) > 1 and not found[0].subject_alt_names:
-        names = tuple(dict.fromkeys(name for each in found[1:] for name in each.subject_alt_names))
+    if len(found) > 1 and not found[0].subject_alt_names:  # who may answer is not for other namespaces to say
+        beside = [each for each in found[1:] if each.namespace == found[0].namespace]
+        names = tuple(dict.fromkeys(name for each in beside for name in each.subject_alt_names))
         found[0] = msgspec.structs.replace(found[0], subject_alt_names=names)
     return tuple(found)
 

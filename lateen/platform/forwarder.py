@@ -7,7 +7,8 @@ gateway's restart is not seen outside.
 
 Egress: connections that leave the Pods' range arrive on a listening socket made inside their network and passed
 to this process, which reads where they wanted to go and connects there from the host. A refused one is reset. The
-host's own loopback is denied, but for the ports that are listed, under one address of its own.
+host's own loopback is denied, but for the ports that are listed, under one address of its own, and so are link-local
+addresses, where clouds give a machine's credentials to whoever asks.
 
     python -m lateen.platform.forwarder --run DIR [--listen 127.0.0.1:8080]... [--host-port 5432]...
 
@@ -135,8 +136,8 @@ class Egress:
         if ip == self._host_address:
             return ("127.0.0.1", port) if port in self._host_ports else None
         address = ipaddress.IPv4Address(ip)
-        denied = address.is_loopback or address.is_unspecified or address.is_multicast or address.is_reserved
-        return None if denied or ip.startswith("0.") else (ip, port)
+        nobodys = address.is_loopback or address.is_unspecified or address.is_multicast or address.is_reserved
+        return None if nobodys or address.is_link_local or ip.startswith("0.") else (ip, port)
 
 
 class Forwarder:

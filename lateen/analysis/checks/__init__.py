@@ -30,6 +30,7 @@ CHECKS: tuple[Check, ...] = (
     virtual_service.ambiguous_port,
     virtual_service.host_not_on_gateway,
     virtual_service.conflicting_hosts,
+    virtual_service.anothers_service,
     claims.claims_without_tokens,
     destination_rule.unknown_host,
     destination_rule.empty_subset,

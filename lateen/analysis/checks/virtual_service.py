@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from lateen.analysis.check import Said, check
 from lateen.analysis.conflicts import sidecar_losses
 from lateen.analysis.lookup import known_host, unknown_host_remedy
+from lateen.api.core.service import Service
 from lateen.api.istio.gateway import Gateway
 from lateen.api.istio.http_route import Destination
 from lateen.api.istio.virtual_service import VirtualService
@@ -17,8 +18,8 @@ from lateen.lib.findings import Level
 from lateen.lib.suggest import nearest
 from lateen.model.destination_rules import destination_rule
 from lateen.model.gateways import gateway_exists, server_hosts
-from lateen.model.hosts import overlap, resolve
-from lateen.model.mesh import domain
+from lateen.model.hosts import overlap, parse_service_host, resolve
+from lateen.model.mesh import default_virtual_service_export, domain, root_namespace
 from lateen.model.virtual_services import MESH, delegate, delegate_ref, full_gateway, left_out, roots_of
 from lateen.model.visibility import Client
 
@@ -226,6 +227,32 @@ def _gateways(subject: VirtualService) -> Iterator[tuple[str, str]]:
 def _gateway_name(subject: VirtualService, name: str) -> tuple[str, str]:
     namespace, _, own = full_gateway(name, subject.namespace).rpartition("/")
     return namespace, own
+
+
+@check("LTN0320", Level.INFO, "A VirtualService routes the service of another namespace", VirtualService)
+def anothers_service(q: Q, subject: VirtualService) -> Iterator[Said]:
+    """A VirtualService says where requests for a Service of another namespace go, for clients of all namespaces that
+    it is exported to. That is Istio's way, and how a team of its own keeps the routes of others; it is also how whoever
+    may write in any namespace takes over the traffic to a service.
+
+        metadata: {namespace: guest}
+        spec: {hosts: [payments.shop.svc.cluster.local], ...}
+
+    Set `defaultVirtualServiceExportTo: ["."]` in the mesh configuration, so that a VirtualService is for the clients of
+    its own namespace unless it says more, or write it in the namespace of the service.
+    """
+    exported = set(subject.spec.export_to or q(default_virtual_service_export))
+    in_mesh = not subject.spec.gateways or MESH in subject.spec.gateways
+    if not in_mesh or subject.namespace == q(root_namespace) or exported <= {".", subject.namespace}:
+        return
+    for index, host in enumerate(subject.spec.hosts):
+        found = parse_service_host(resolve(host, subject.namespace, q(domain)), q(domain))
+        if found is not None and found[1] != subject.namespace and get(q, Service, found[1], found[0]) is not None:
+            yield Said(
+                at("spec", "hosts", index),
+                f"clients of other namespaces call {found[0]} of {found[1]} by these rules",
+                f"write it in {found[1]}, or set exportTo: [.]",
+            )
 
 
 def _destinations(subject: VirtualService) -> Iterator[tuple[str, Destination]]:

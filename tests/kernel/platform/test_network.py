@@ -288,7 +288,7 @@ def test_what_egress_denies() -> None:
     egress = Egress("10.88.255.254", frozenset({5432}))
     assert egress.target("192.0.2.7", 443) == ("192.0.2.7", 443)
     assert egress.target("10.88.255.254", 5432) == ("127.0.0.1", 5432)
-    for denied in ("127.0.0.1", "127.8.8.8", "0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255"):
+    for denied in ("127.0.0.1", "127.8.8.8", "0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255", "169.254.169.254"):
         assert egress.target(denied, 5432) is None
     assert egress.target("10.88.255.254", 22) is None
 

@@ -81,6 +81,7 @@ MACHINE = obj(
 )
 TO = "http: [{route: [{destination: {host: reviews}}]}]"
 FULL = "reviews.default.svc.cluster.local"
+THERE = TO.replace("reviews", "reviews.default.svc.cluster.local")
 NARROW = "http: [{match: [{uri: {prefix: /b}}], route: [{destination: {host: reviews}}]}]"
 SUBSETS = "host: reviews, subsets: [{name: v1, labels: {version: v1}}]"
 SERVER = "port: {number: 80, name: http, protocol: HTTP}"
@@ -112,6 +113,11 @@ def test_the_base_has_nothing_wrong() -> None:
 @pytest.mark.parametrize(
     ("texts", "expected"),
     [
+        (
+            [vs(f"hosts: [reviews.default.svc.cluster.local], {THERE}", more=", namespace: guest")],
+            "LTN0320 VirtualService a spec.hosts[0]: clients of other namespaces call reviews of default by these rules "
+            "(write it in default, or set exportTo: [.])",
+        ),
         ([vs(f"hosts: [reviews], gateways: [wb], {TO}")], "IST0101 VirtualService a spec.gateways[0]: there is no Gateway default/wb (did you mean default/web?)"),
         ([vs(f"hosts: [a.example.com], gateways: [edge/web], {TO}")], "IST0101 VirtualService a spec.gateways[0]: there is no Gateway edge/web (did you mean default/web?)"),
         (
@@ -408,6 +414,8 @@ def test_finding(texts: list[str], expected: str) -> None:
     "texts",
     [
         [vs(f"hosts: [reviews], gateways: [mesh, web], {TO}")],
+        [vs(f"hosts: [reviews.default.svc.cluster.local], exportTo: [.], {THERE}", more=", namespace: guest")],
+        [vs(f"hosts: [reviews.default.svc.cluster.local], {THERE}", more=", namespace: istio-system")],
         [vs(f"hosts: [shop.example.com, '*.example.com'], gateways: [default/web], {TO}")],
         [vs("hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v1, port: {number: 9080}}}]}]"), dr(SUBSETS)],
         [vs("hosts: [w.x], http: [{route: [{destination: {host: a.w.x}}]}]"), se("hosts: ['*.w.x'], ports: [{number: 80, name: http, protocol: HTTP}]")],

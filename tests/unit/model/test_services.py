@@ -243,3 +243,23 @@ def test_an_external_name_is_an_alias() -> None:
     assert found is not None
     assert found.alias == "api.example"
     assert found.resolution is Resolution.ENDPOINTS
+
+
+def test_who_may_answer_is_for_the_namespace_of_the_service_to_say() -> None:
+    """Another namespace's ServiceEntry of the same host adds no identity."""
+    entry = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: more, namespace: {namespace}}}
+spec:
+  hosts: [reviews.default.svc.cluster.local]
+  ports: [{{number: 9080, name: http, protocol: HTTP}}]
+  resolution: STATIC
+  subjectAltNames: ["spiffe://cluster.local/ns/{namespace}/sa/x"]
+---
+"""
+    own = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews}\nspec: {ports: [{port: 9080}]}\n---\n"
+    for namespace, names in (("evil", ()), ("default", ("spiffe://cluster.local/ns/default/sa/x",))):
+        found = graph_of(own, entry.format(namespace=namespace)).pull(service, REVIEWS)
+        assert found is not None
+        assert found.subject_alt_names == names
