@@ -58,7 +58,8 @@ class Validator:
         wrong; BadRequestError for unknown fields when those are not to be."""
         if resource.kind_of is None:
             return self._custom(resource, form, document, before, unknown)
-        document = filled(resource, document)
+        if form.view is None:  # else it is filled in as it is stored
+            document = filled(resource, document)
         found = self._check(Document(document, ""))
         strange = [each for each in found if about_unknown_field(each)]
         warnings: list[str] = []

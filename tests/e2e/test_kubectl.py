@@ -1,4 +1,4 @@
-"""docs/guide/kubectl.md on a real mesh with a released kubectl, block by block as it stands."""
+"""docs/guide/kubectl.md on a real mesh with a released kubectl, block by block as it stands; an older one, and helm."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _narrow(line: str) -> str:
     return " ".join(line.split())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bare() -> Iterator[Mesh]:
     """A running mesh without the demo."""
     one = Mesh(f"k-{os.getpid()}")
@@ -68,10 +68,16 @@ def bare() -> Iterator[Mesh]:
         one.remove()
 
 
-def test_the_guide(bare: Mesh, tmp_path: Path) -> None:
-    programs = os.environ.get("LATEEN_KUBE_BIN")
-    if not programs:
+@pytest.fixture
+def programs() -> str:
+    """The directory of kubectl and the others."""
+    found = os.environ.get("LATEEN_KUBE_BIN")
+    if not found:
         pytest.skip("LATEEN_KUBE_BIN names no directory with kubectl: make test-kube builds it")
+    return found
+
+
+def test_the_guide(bare: Mesh, programs: str, tmp_path: Path) -> None:
     lateen = tmp_path / "bin/lateen"
     lateen.parent.mkdir()
     lateen.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m lateen.cli.main "$@"\n')
@@ -105,3 +111,109 @@ def test_the_guide(bare: Mesh, tmp_path: Path) -> None:
         shell.stdin.close()
         shell.wait(TIMEOUT_S)
         shell.stdout.close()
+
+
+class Program:
+    """A program with the mesh's kubeconfig, in a namespace and a home of its own."""
+
+    def __init__(self, mesh: Mesh, path: str, home: Path, namespace: str) -> None:
+        self._command = [path, "-n", namespace]
+        kubeconfig = mesh.lateen("kubeconfig").stdout.strip()
+        self._environment = {**os.environ, "HOME": str(home), "KUBECONFIG": kubeconfig}
+
+    def __call__(self, *arguments: str, stdin: str | None = None, expect: int = 0) -> str:
+        """What it printed; AssertionError when it ends with another exit code."""
+        done = subprocess.run(
+            [*self._command, *arguments],
+            env=self._environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode == expect, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+
+SLEEPER = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: sleeper}
+spec:
+  selector: {matchLabels: {app: sleeper}}
+  template:
+    metadata:
+      labels: {app: sleeper}
+      annotations: {sidecar.istio.io/inject: "false"}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: sleeper
+        command: [sh, -c, "echo awake; sleep 600"]
+        resources: {requests: {cpu: 100m}}
+"""
+
+
+def test_the_oldest_kubectl_that_is_supported(bare: Mesh, programs: str, tmp_path: Path) -> None:
+    kubectl = Program(bare, f"{programs}/kubectl-older", tmp_path, "older")
+    assert "v1.32" in kubectl("version")
+    kubectl("create", "namespace", "older")
+    assert kubectl("apply", "-f", "-", stdin=SLEEPER) == "deployment.apps/sleeper created\n"
+    kubectl("rollout", "status", "deployment/sleeper", "--timeout=60s")
+    assert kubectl("diff", "-f", "-", stdin=SLEEPER) == ""
+    assert "replicas" in kubectl("diff", "-f", "-", stdin=SLEEPER.replace("spec:", "spec:\n  replicas: 2", 1), expect=1)
+    assert kubectl("apply", "--server-side", "-f", "-", stdin=SLEEPER.replace("sleeper", "other")).endswith(
+        "serverside-applied\n"
+    )
+    assert kubectl("exec", "deployment/sleeper", "--", "echo", "hello") == "hello\n"
+    assert kubectl("logs", "deployment/sleeper") == "awake\n"
+    assert "FIELD: replicas" in kubectl("explain", "deployment.spec.replicas")
+    # it speaks autoscaling/v1
+    assert "autoscaled" in kubectl("autoscale", "deployment", "sleeper", "--cpu-percent=50", "--max=2")
+    assert "cpu: " in kubectl("get", "hpa", "sleeper")
+    kubectl("set", "env", "deployment/sleeper", "A=1")
+    kubectl("rollout", "status", "deployment/sleeper", "--timeout=60s")
+    assert "rolled back" in kubectl("rollout", "undo", "deployment/sleeper")
+    kubectl("rollout", "status", "deployment/sleeper", "--timeout=60s")
+    assert "Started" in kubectl("events")
+    kubectl("delete", "namespace", "older", "--timeout=60s")
+
+
+CHART = {
+    "Chart.yaml": "apiVersion: v2\nname: small\nversion: 0.1.0\n",
+    "values.yaml": "replicas: 1\nword: one\n",
+    "templates/words.yaml": """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: {{ .Release.Name }}}
+data: {word: {{ .Values.word | quote }}}
+""",
+    "templates/sleeper.yaml": SLEEPER.replace("spec:", "spec:\n  replicas: {{ .Values.replicas }}", 1),
+}
+
+
+def test_helm(bare: Mesh, programs: str, tmp_path: Path) -> None:
+    chart = tmp_path / "chart"
+    for name, text in CHART.items():
+        (chart / name).parent.mkdir(parents=True, exist_ok=True)
+        (chart / name).write_text(text)
+    helm = Program(bare, f"{programs}/helm", tmp_path, "charts")
+    kubectl = Program(bare, f"{programs}/kubectl", tmp_path, "charts")
+
+    def seen() -> tuple[str, str]:
+        word = kubectl("get", "configmap", "hello", "-o", "jsonpath={.data.word}")
+        return word, kubectl("get", "deployment", "sleeper", "-o", "jsonpath={.status.readyReplicas}")
+
+    wait = ("--wait", "--timeout", "90s")
+    assert "STATUS: deployed" in helm("install", "hello", str(chart), "--create-namespace", *wait)
+    assert seen() == ("one", "1")
+    helm("upgrade", "hello", str(chart), "--set", "word=two,replicas=2", *wait)
+    assert seen() == ("two", "2")
+    helm("upgrade", "hello", str(chart), "--set", "replicas=-1", *wait, expect=1)  # refused, and said to have failed
+    assert "failed" in helm("history", "hello")
+    helm("rollback", "hello", "1", *wait)
+    assert seen() == ("one", "1")
+    helm("uninstall", "hello", *wait)
+    assert kubectl("get", "configmap,deployment,replicaset", "-o", "name") == ""
+    kubectl("delete", "namespace", "charts", "--timeout=60s")
