@@ -136,6 +136,16 @@ class Program:
         return done.stdout
 
 
+    def first_line(self, *arguments: str) -> str:
+        """The first line that it prints; then it is ended."""
+        command = [*self._command, *arguments]
+        with subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            process.terminate()
+        return line
+
+
 SLEEPER = """
 apiVersion: apps/v1
 kind: Deployment
@@ -150,7 +160,7 @@ spec:
       terminationGracePeriodSeconds: 1
       containers:
       - name: sleeper
-        command: [sh, -c, "echo awake; sleep 600"]
+        command: [sh, -c, "echo awake; while sleep 1; do echo tick; done"]
         resources: {requests: {cpu: 100m}}
 """
 
@@ -167,7 +177,8 @@ def test_the_oldest_kubectl_that_is_supported(bare: Mesh, programs: str, tmp_pat
         "serverside-applied\n"
     )
     assert kubectl("exec", "deployment/sleeper", "--", "echo", "hello") == "hello\n"
-    assert kubectl("logs", "deployment/sleeper") == "awake\n"
+    assert kubectl("logs", "deployment/sleeper").startswith("awake\n")
+    assert kubectl.first_line("attach", "deployment/sleeper") == "tick\n"  # from now on
     assert "FIELD: replicas" in kubectl("explain", "deployment.spec.replicas")
     # it speaks autoscaling/v1
     assert "autoscaled" in kubectl("autoscale", "deployment", "sleeper", "--cpu-percent=50", "--max=2")
