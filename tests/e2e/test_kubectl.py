@@ -135,7 +135,6 @@ class Program:
         assert done.returncode == expect, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-
     def first_line(self, *arguments: str) -> str:
         """The first line that it prints; then it is ended."""
         command = [*self._command, *arguments]
