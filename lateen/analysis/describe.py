@@ -55,6 +55,7 @@ class Section(msgspec.Struct, frozen=True):
     lines: tuple[Line, ...]
 
 
+_ADDED: Final = frozenset({"pod-template-hash", "controller-revision-hash", "security.istio.io/tlsMode"})
 _FIELDS: Final = {
     "redirect": "redirect",
     "direct_response": "direct_response",
@@ -87,10 +88,18 @@ def service_sections(q: Q, namespace: str, name: str, client_namespace: str) -> 
             Section(f"Traffic policy on port {port.number}", tuple(_policies(q, client, found, port.number)))
         )
     groups = q(selected, found.namespace, found.selector) if found.selector else ()
-    for labels in dict.fromkeys(each.labels for each in groups):
-        shown = ", ".join(f"{key}={value}" for key, value in labels)
-        sections.append(Section(f"At its workloads {shown}", tuple(_received(q, found.namespace, labels))))
+    alike: dict[tuple[Line, ...], dict[str, None]] = {}
+    for each in groups:
+        alike.setdefault(tuple(_received(q, found.namespace, each.labels)), {})[_shown(each.labels)] = None
+    for lines, labels in alike.items():
+        sections.append(Section(f"At its workloads {' | '.join(labels)}", lines))
     return tuple(sections)
+
+
+def _shown(labels: Labels) -> str:
+    """Labels as people gave them, without those that controllers and injection add."""
+    own = [(key, value) for key, value in labels if key not in _ADDED]
+    return ", ".join(f"{key}={value}" for key, value in own) or "without labels"
 
 
 def pod_sections(q: Q, namespace: str, name: str) -> tuple[Section, ...] | None:

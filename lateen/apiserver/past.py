@@ -27,8 +27,13 @@ from lateen.lib.ids import Ref, parse_ref
 from lateen.lib.yaml import Document
 
 MESH_CONFIG: Final = Ref("", "ConfigMap", "istio-system", "istio")
-_CONTROLLED: Final = frozenset({"Pod", "EndpointSlice", "Node"})
+CONTROLLED: Final = frozenset({"Pod", "ReplicaSet", "EndpointSlice", "Node"})
+"""Kinds that controllers make; their owners are what people change."""
 _LIMIT: Final = 50
+
+
+def _by_controllers(version: Version) -> bool:
+    return version.ref.kind in CONTROLLED or version.author == "lateen"
 
 
 def configures(ref: Ref) -> bool:
@@ -159,7 +164,7 @@ def past_routes(store: Store, check: Check) -> list[BaseRoute]:
                 raise NotFoundError(f"{ref.short} never existed", remedy="lateen history shows what did")
         else:
             found = await store.past(lambda database: database.recent(limit if everything else limit * 20))
-            found = [each for each in found if everything or each.ref.kind not in _CONTROLLED]
+            found = [each for each in found if everything or not _by_controllers(each)]
         return _json({"revision": store.revision, "versions": [_entry(each) for each in found[:limit]]})
 
     async def at(request: Request) -> Response:
@@ -173,7 +178,7 @@ def past_routes(store: Store, check: Check) -> list[BaseRoute]:
         ref = _ref(query.get("ref", ""))
         before, after = await past.state(first), await past.state(second)
         refs = [each for each in sorted(before.keys() | after.keys()) if before.get(each) != after.get(each)]
-        wanted = [each for each in refs if (each == ref if ref is not None else each.kind not in _CONTROLLED)]
+        wanted = [each for each in refs if (each == ref if ref is not None else each.kind not in CONTROLLED)]
         pairs = [
             {"ref": str(each), "before": _document(before.get(each)), "after": _document(after.get(each))}
             for each in wanted
@@ -196,9 +201,9 @@ def past_routes(store: Store, check: Check) -> list[BaseRoute]:
             targets = {ref: await past.previous(ref)}
         else:
             raise BadRequestError("a rollback needs a revision, a time or an object", remedy="lateen history")
-        if any(each.kind in _CONTROLLED for each in targets):
+        if any(each.kind in CONTROLLED for each in targets):
             raise BadRequestError(
-                "Pods, EndpointSlices and Nodes are made by controllers", remedy="roll back the owner"
+                "Pods, ReplicaSets, EndpointSlices and Nodes are made by controllers", remedy="roll back the owner"
             )
         result = await past.roll_back(targets, asked.author, asked.dry_run)
         answer = {**msgspec.to_builtins(result), "revision": store.revision}

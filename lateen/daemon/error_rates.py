@@ -21,6 +21,7 @@ from lateen.analysis.reach import NOBODY, Reach, answers_itself, reach
 from lateen.api.struct import Json
 from lateen.apiserver.errors import ApiError
 from lateen.apiserver.marking import MarkRevision
+from lateen.apiserver.past import CONTROLLED
 from lateen.apiserver.rows import Change, Mark, Row
 from lateen.apiserver.store import Store
 from lateen.lib.ids import Ref
@@ -34,7 +35,6 @@ MAX_HOSTS: Final = 10_000
 MAX_CHANGES: Final = 1_000
 """Changes that are remembered; with more in two minutes, the oldest are judged no more."""
 _OBJECT: Final = "/apis/"
-_CONTROLLED: Final = frozenset({"Pod", "EndpointSlice", "Node"})
 
 _log = structlog.stdlib.get_logger("lateen.errors")
 
@@ -98,7 +98,7 @@ class ErrorRates:
             before, after = change.before, change.after
             ref = change.row.ref
             same = before is not None and after is not None and before.body == after.body
-            if same or ref.kind in _CONTROLLED:
+            if same or ref.kind in CONTROLLED:
                 continue
             reached = reach(ref, [_body(row) for row in (before, after) if row is not None], self._domain())
             if reached != NOBODY:

@@ -20,7 +20,12 @@ Json = dict[str, Any]
 @click.argument("target", required=False, metavar="[KIND/NAME]")
 @click.option("-n", "--namespace", default="default", show_default=True)
 @click.option("--limit", default=50, show_default=True)
-@click.option("--all", "everything", is_flag=True, help="With Pods, EndpointSlices and Nodes.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="With what controllers write: Pods, ReplicaSets, EndpointSlices, Nodes and more.",
+)
 @mesh
 @output()
 def command(
