@@ -251,7 +251,8 @@ and narrow what it gets by a Sidecar. Its next proxy begins anew.
         "Envoy refuses what an object becomes",
         """
 The proxies refused the configuration that was made of this object. Its last good version stays in force, or none
-when there was none; all other objects are live.
+when there was none; all other objects are live. Of an EnvoyFilter only the patches that are refused are left out, each
+with a finding of its own; the others are in force.
 
 Correct the object. The finding goes away with the next good version, which is live at once.
 """,

@@ -29,6 +29,18 @@ class Hold(msgspec.Struct, frozen=True):
         return tx.put(msgspec.structs.replace(row, held=held))
 
 
+class HoldPart(msgspec.Struct, frozen=True):
+    """Proxies refused what comes of a part of this object: queries read its present version with that `body`."""
+
+    ref: Ref
+    reason: str
+    body: bytes
+
+    def run(self, tx: Transaction) -> Row | None:
+        row = existing(tx, self.ref)
+        return tx.put(msgspec.structs.replace(row, held=Held(self.reason, bytes(row.metadata), self.body)))
+
+
 class Release(msgspec.Struct, frozen=True):
     """The end of a hold without a change of the object."""
 

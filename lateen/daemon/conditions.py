@@ -25,6 +25,7 @@ _TEMPLATE: Final = "WorkloadGroup"
 """What no proxy needs: its machines' entries are what proxies see."""
 _NO_KIND: Final = "LTN0005"
 _NO_FIELD: Final = "LTN0001"
+_REFUSED: Final = "LTN0020"
 _WHAT: Final = {"CDS": "cluster", "EDS": "endpoints of", "LDS": "listener", "RDS": "routes", "SDS": "secret"}
 
 
@@ -41,7 +42,7 @@ class Condition(msgspec.Struct, frozen=True, rename="camel"):
 def conditions(row: Row, found: Sequence[Finding], losses: Losses, progress: Progress) -> tuple[Condition, ...]:
     """The conditions of an object at its present generation."""
     accepted = _accepted(row, found)
-    programmed = _programmed(row, progress)
+    programmed = _programmed(row, found, progress)
     enforced = _enforced(row, found, losses, progress)
     return tuple(
         msgspec.structs.replace(each, observed_generation=row.generation)
@@ -49,7 +50,15 @@ def conditions(row: Row, found: Sequence[Finding], losses: Losses, progress: Pro
     )
 
 
+def _left_out(row: Row, found: Sequence[Finding]) -> tuple[str, ...]:
+    """The places of an object that Envoy refuses while the rest of it is in force."""
+    return tuple(each.path for each in found if each.code == _REFUSED and each.path) if row.held is not None else ()
+
+
 def _accepted(row: Row, found: Sequence[Finding]) -> Condition:
+    if left_out := _left_out(row, found):
+        message = f"Envoy refuses {_listed(left_out, len(left_out))}; the rest is in force"
+        return Condition("Accepted", "False", "PartlyRefusedByProxies", message)
     if row.held is not None:
         kept = "its last good version stays in force" if row.held.body is not None else "no version of it was ever good"
         return Condition(
@@ -64,9 +73,9 @@ def _accepted(row: Row, found: Sequence[Finding]) -> Condition:
     return Condition("Accepted", "True", "Accepted")
 
 
-def _programmed(row: Row, progress: Progress) -> Condition:
+def _programmed(row: Row, found: Sequence[Finding], progress: Progress) -> Condition:
     count = f"live on {progress.live} of {progress.needed} proxies"
-    if row.held is not None:
+    if row.held is not None and not _left_out(row, found):
         return Condition("Programmed", "False", "RefusedByProxies", "no proxy gets this version: Envoy refuses it")
     if progress.needed == 0:
         return Condition("Programmed", "True", "NoProxyNeedsIt", f"{count}: no connected proxy needs it")
@@ -96,6 +105,8 @@ def _enforced(row: Row, found: Sequence[Finding], losses: Losses, progress: Prog
     of_kind = [each for each in found if each.code == _NO_KIND]
     if of_kind:
         return no("NotImplemented", of_kind[0].message)
+    if left_out := _left_out(row, found):
+        return no("PartlyRefusedByProxies", f"without {_listed(left_out, len(left_out))}, which Envoy refuses")
     if row.held is not None and row.held.body is None:
         return no("RefusedByProxies", "Envoy refuses it and there is no earlier version")
     if row.held is not None:

@@ -129,8 +129,9 @@ class ControlPlane:
         self._learned = LearnedFile(learned, layout.state / "learned.json")
         self._learned.load()
         memory_of = memories(learned, graph)
+        quarantine = StoreQuarantine(store)
         self._xds = XdsServer(
-            graph, TYPES, scope_of, rule, StoreQuarantine(store), tracked=configures, memory_of=memory_of
+            graph, TYPES, scope_of, rule, quarantine, tracked=configures, divide=quarantine, memory_of=memory_of
         )
         self._keys = key_fetcher(self._xds.pump, layout.state / "jwks.json")
         self._errors = ErrorRates(store, lambda: graph.pull(cluster_domain))

@@ -12,7 +12,7 @@ Source: https://istio.io/latest/docs/reference/config/networking/envoy-filter/
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ import msgspec
 from lateen.api.istio.envoy_filter import EnvoyConfigObjectMatch, EnvoyConfigObjectPatch, EnvoyFilter, ListenerMatch
 from lateen.api.istio.selectors import PolicySelector
 from lateen.api.objects import everywhere, get, in_namespace
+from lateen.api.struct import Object
 from lateen.engine import Q
 from lateen.lib.ids import Ref
 from lateen.model.mesh import root_namespace
@@ -118,6 +119,22 @@ def patch_of(q: Q, ref: PatchRef) -> EnvoyConfigObjectPatch | None:
     if found is None or ref.index >= len(found.spec.config_patches):
         return None
     return found.spec.config_patches[ref.index]
+
+
+def patch_paths(value: object) -> tuple[str, ...]:
+    """The places of an EnvoyFilter's patches, each of which can be left out by itself; none of other objects."""
+    patches = value.spec.config_patches if isinstance(value, EnvoyFilter) else ()
+    return tuple(f"spec.configPatches[{index}]" for index in range(len(patches)))
+
+
+def without_patches(value: Object, paths: Collection[str]) -> Object:
+    """An EnvoyFilter without the patches at those places; the others keep theirs."""
+    assert isinstance(value, EnvoyFilter)
+    kept = tuple(
+        EnvoyConfigObjectPatch() if path in paths else each
+        for path, each in zip(patch_paths(value), value.spec.config_patches, strict=True)
+    )
+    return msgspec.structs.replace(value, spec=msgspec.structs.replace(value.spec, config_patches=kept))
 
 
 def attached(found: EnvoyFilter) -> Attachment:

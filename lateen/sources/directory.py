@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -99,6 +99,10 @@ class DirectorySource:
         """The xDS server's quarantine: what the object was before counts again, until its file changes."""
         self._folder.hold(ref, reason)
         self._woken.set()
+
+    async def leave_out(self, ref: Ref, reasons: Mapping[str, str]) -> None:
+        """The same: a file's object counts as a whole, or as it was before."""
+        await self.hold(ref, "; ".join(f"{path}: {words}" for path, words in reasons.items()))
 
     async def run(self) -> None:
         """Follows the folder until cancelled."""

@@ -7,14 +7,15 @@ and that no accepted resource of its type was made from as they are now. With se
 settled by trial: in a fork of the graph suspects are set back to what was last accepted, and the resource made
 there is offered to the one client that refused. It starts with all set back, so the client never gets more than it
 had, and lets them in again in halves: n suspects with one guilty take about 2 log2 n round trips, while all others
-keep what they run. The verdict goes to the quarantine, which sets back the object for everybody; then the rest goes
-live.
+keep what they run. Of a guilty object that has parts (the patches of an EnvoyFilter) each is tried by itself. The
+verdict goes to the quarantine, which sets back the object, or leaves out its guilty parts, for everybody; then the rest
+goes live.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -28,6 +29,7 @@ from lateen.xds.audience import Entry
 from lateen.xds.catalogue import Catalogue
 from lateen.xds.pump import Pump
 from lateen.xds.stream import Stream
+from lateen.xds.wire import brief
 
 OTHERS_S: Final = 1.0
 """How long other clients that were sent the same content are waited for."""
@@ -42,6 +44,23 @@ class Quarantine(Protocol):
     async def hold(self, ref: Ref, reason: str) -> None:
         """Sets the accepted spec of that object back to the one before (none if new), with a finding. A later change
         of the object ends it."""
+        ...
+
+    async def leave_out(self, ref: Ref, reasons: Mapping[str, str]) -> None:
+        """Makes an object without its guilty parts the accepted one; `reasons` are Envoy's words by the place of each.
+        A later change of the object ends it."""
+        ...
+
+
+class Divide(Protocol):
+    """How objects are taken apart."""
+
+    def parts(self, value: Any) -> tuple[str, ...]:
+        """The places in an object of what can be left out by itself; mostly none."""
+        ...
+
+    def without(self, value: Any, parts: Collection[str]) -> Any:
+        """The object without what is at those places; the places of all else stay the same."""
         ...
 
 
@@ -67,6 +86,7 @@ class Court:
         streams: Callable[[], list[Stream]],
         quarantine: Quarantine | None,
         report: Callable[[Refusal], None],
+        divide: Divide | None = None,
     ) -> None:
         self._pump = pump
         self._catalogue = catalogue
@@ -74,11 +94,13 @@ class Court:
         self._streams = streams
         self._quarantine = quarantine
         self._report = report
+        self._divide = divide
         self._cases: asyncio.Queue[tuple[Entry, Stream]] = asyncio.Queue()
         self._heard = asyncio.Event()
 
     def refused(self, stream: Stream, entry: Entry, version: str, error: str) -> None:
         """A client refused that version of an entry when it was alone in a response."""
+        error = brief(error)
         if self._catalogue.refused(entry, version, error):
             self._cases.put_nowait((entry, stream))
         else:
@@ -106,16 +128,32 @@ class Court:
                 self._say(stream, entry, version, error, (), only_this_proxy=True)
             return
         suspects = self._catalogue.suspects(entry)
-        if len(suspects) < 2:
-            await self._sentence(entry, stream, version, error, dict.fromkeys(suspects, error))
+        if len(suspects) < 2 and not any(self._parts(entry, ref) for ref in suspects):
+            await self._sentence(entry, stream, version, error, dict.fromkeys(suspects, error), {})
             return
         verdict = None
         try:
-            verdict = await self._try(entry, stream, version, suspects)
+            alone = dict.fromkeys(suspects, error) if len(suspects) < 2 else None
+            verdict = alone or await self._try(entry, stream, version, suspects)
             if verdict is not None:
-                await self._sentence(entry, stream, version, error, verdict)
+                back = {ref: suspects[ref] for ref in verdict}
+                guilty = {ref: await self._try_parts(entry, stream, version, ref, back) for ref in verdict}
+                await self._sentence(entry, stream, version, error, verdict, guilty)
         finally:
             self._pump.job(self._tried(stream, entry, verdict or {}))
+
+    async def _in_force(self, ref: Ref) -> None:
+        """Waits until the change of an object is part of what is made of it."""
+        drained = asyncio.Event()
+
+        def wait() -> Iterator[None]:
+            while self._pump.waiting(ref):
+                yield
+            yield  # jobs run when a revision is through
+            drained.set()
+
+        self._pump.job(wait())
+        await drained.wait()
 
     def _tried(self, stream: Stream, entry: Entry, verdict: Iterable[Ref]) -> Iterator[None]:
         """Ends the trials when the verdict is in force: what the client took in them is not taken back in between."""
@@ -123,13 +161,28 @@ class Court:
             yield
         stream.tried(entry)
 
+    def _parts(self, entry: Entry, ref: Ref) -> tuple[str, ...]:
+        return self._divide.parts(entry.inputs[ref]) if self._divide is not None else ()
+
     async def _sentence(
-        self, entry: Entry, stream: Stream, version: str, error: str, verdict: Mapping[Ref, str]
+        self,
+        entry: Entry,
+        stream: Stream,
+        version: str,
+        error: str,
+        verdict: Mapping[Ref, str],
+        guilty: Mapping[Ref, Mapping[str, str]],
     ) -> None:
         self._say(stream, entry, version, error, tuple(sorted(verdict)), only_this_proxy=False)
         if self._quarantine is not None:
             for ref, reason in sorted(verdict.items()):
-                if self._pump.graph.input(ref) == entry.inputs.get(ref):  # not changed meanwhile
+                if self._pump.graph.input(ref) != entry.inputs.get(ref):  # changed meanwhile, maybe elsewhere in it
+                    await self._in_force(ref)
+                    if not self._open(entry, version):
+                        continue
+                if parts := guilty.get(ref):
+                    await self._quarantine.leave_out(ref, parts)
+                else:
                     await self._quarantine.hold(ref, reason)
 
     def _open(self, entry: Entry, version: str) -> bool:
@@ -181,6 +234,42 @@ class Court:
                 groups[:0] = _halves(group)
         return verdict
 
+    async def _try_parts(
+        self, entry: Entry, stream: Stream, version: str, ref: Ref, back: Mapping[Ref, Any]
+    ) -> dict[str, str]:
+        """The guilty among the parts of a guilty object with Envoy's words; none when it has no parts, is refused
+        without any of them, or the case has become void."""
+        paths, divide = self._parts(entry, ref), self._divide
+        if not paths or divide is None:
+            return {}
+        fork = self._pump.graph.fork()
+        taken = {entry.good.version} if entry.good is not None else set[str]()
+
+        async def objection(left_out: Collection[str]) -> str | None:
+            if not self._open(entry, version):
+                return None
+            made = self._made(fork, entry, {**back, ref: divide.without(entry.inputs[ref], left_out)})
+            if made is None or made.version in taken:
+                return ""
+            words = entry.refusal if made.version == version else await self._offer(stream, entry, made)
+            if words == "":
+                taken.add(made.version)
+            return words
+
+        left_out = set(paths)
+        if await objection(left_out) != "":
+            return {}
+        guilty: dict[str, str] = {}
+        for path in paths:
+            words = await objection(left_out - {path})
+            if words is None:
+                return {}
+            if words:
+                guilty[path] = words
+            else:
+                left_out.discard(path)
+        return guilty
+
     def _made(self, fork: Graph, entry: Entry, inputs: Mapping[Ref, object]) -> Resource | None:
         fork.commit(
             Transaction(
@@ -197,7 +286,7 @@ class Court:
                 await asyncio.wait([answer])
         except TimeoutError:
             return None
-        return None if answer.cancelled() else answer.result()
+        return None if answer.cancelled() else brief(answer.result())
 
     def _say(
         self,

@@ -35,7 +35,7 @@ from lateen.xds.auth import Identify, Refused
 from lateen.xds.catalogue import Catalogue
 from lateen.xds.journal import Journal
 from lateen.xds.learned import Memory
-from lateen.xds.nack import Court, Quarantine, Refusal
+from lateen.xds.nack import Court, Divide, Quarantine, Refusal
 from lateen.xds.progress import Behind, Progress, lagging, progress
 from lateen.xds.pump import Pump
 from lateen.xds.request import Protocol, Requests
@@ -108,6 +108,7 @@ class XdsServer:
         quarantine: Quarantine | None = None,
         on_nack: Callable[[Refusal], None] = lambda _: None,
         tracked: Callable[[Ref], bool] = lambda _: True,
+        divide: Divide | None = None,
         memory_of: Callable[[Proxy], Memory] | None = None,
     ) -> None:
         """`memory_of` is what a proxy's workload was seen to call before."""
@@ -130,7 +131,7 @@ class XdsServer:
         self._streams: dict[Stream, None] = {}
         self._ends: dict[Stream, Callable[[Refused], None]] = {}
         self._ready: dict[Stream, None] = {}
-        self._court = Court(self.pump, self._catalogue, lambda: list(self._streams), quarantine, on_nack)
+        self._court = Court(self.pump, self._catalogue, lambda: list(self._streams), quarantine, on_nack, divide)
         self._events = Events(self._wake, self._court.refused, self._sent, self._answered, self._overrun)
         type_urls = tuple(each.type_url for each in types)
         self._requests = {

@@ -28,6 +28,7 @@ from lateen.xds.request import Protocol, Request
 from lateen.xds.responses import Responses
 from lateen.xds.sender import Out, Sender, Trial
 from lateen.xds.subscription import WILDCARD, Offer, Subscription
+from lateen.xds.wire import brief
 
 OUTBOX_MAX: Final = 64
 """Responses that wait for one client to read. There is one of a type at a time: only a client that answers for what it
@@ -342,6 +343,7 @@ class Stream:
         """Envoy's words against what a name is now; empty when nobody refuses it."""
         entry = self._audience.find(index, name)
         return self.subscriptions[index].errors.get(name) or (entry.refusal if entry is not None else "")
+from lateen.xds.wire import brief
 
     def missing(self, index: int, name: str, lag: Lag) -> tuple[Collection[Ref], int]:
         """The objects a resource that is behind is or was made from, and the newest revision of theirs that the client

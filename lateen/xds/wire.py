@@ -71,3 +71,15 @@ def sotw_response(type_url: str, chunks: Iterable[bytes], version: str, nonce: s
     """A whole DiscoveryResponse."""
     tail = [text_field(_SOTW_TYPE_URL, type_url), text_field(_SOTW_VERSION, version), text_field(_SOTW_NONCE, nonce)]
     return b"".join([*chunks, *tail])
+
+
+def brief(words: str) -> str:
+    """Envoy's words without the message that it quotes in full before them. It cuts them off after 4 KiB, so of a large
+    message they may be lost."""
+    before, quoted, rest = words.partition("goo.gle/debugproto")
+    if not quoted:
+        return words
+    reason = rest.rpartition("\n: ")[2] if "\n: " in rest else ""
+    return before + (
+        reason or "a value in it is not allowed; the proxy's log says which (lateen logs POD -c istio-proxy)"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,9 @@ class Store:
     def delete(self, *refs: Ref) -> None:
         assert self.server is not None
         self.server.pump.submit(Transaction(delete=refs))
+
+    async def leave_out(self, ref: Ref, reasons: Mapping[str, str]) -> None:
+        raise AssertionError("toys have no parts")
 
     async def hold(self, ref: Ref, reason: str) -> None:
         assert self.server is not None

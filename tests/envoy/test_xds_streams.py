@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -84,6 +84,9 @@ class World:
         self.held: dict[Ref, str] = {}
         self.server = XdsServer(Graph(), TOYS, scope_by_label, Believing(), self, self.refusals.append)
         self.address = f"unix:{directory}/xds.sock"
+
+    async def leave_out(self, ref: Ref, reasons: Mapping[str, str]) -> None:
+        raise AssertionError("toys have no parts")
 
     async def hold(self, ref: Ref, reason: str) -> None:
         self.held[ref] = reason

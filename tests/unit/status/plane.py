@@ -176,7 +176,8 @@ class Plane:
         self.address = address
         self.graph = Graph()
         self.graph.commit(initial(store.rows()))
-        self.xds = XdsServer(self.graph, TYPES, scope_of, Believing(), StoreQuarantine(store), tracked=configures)
+        held = StoreQuarantine(store)
+        self.xds = XdsServer(self.graph, TYPES, scope_of, Believing(), held, tracked=configures, divide=held)
         self.analysis = Analysis(store, self.graph, self.xds.pump)
         self.writer = StatusWriter(store, self.xds, return_s=return_s)
         store.subscribe(Inputs(self.xds.pump.submit))

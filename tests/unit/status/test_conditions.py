@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 import yaml
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from google.protobuf.message import DecodeError
 
 from lateen.apiserver.operations import Put
 from lateen.daemon.status_writer import StatusWriter
+from tests.envoy.harness import CLUSTER
 from tests.unit.status.plane import Plane, route, running
 
 GOOD = {
@@ -156,6 +160,66 @@ async def test_refused_deleted_and_tried_again(plane: Plane) -> None:
         await plane.delete("vs", "h9")
         await plane.until(lambda: not any(kind.errors for each in plane.xds.proxies() for kind in each.types))
     assert await plane.reaches("vs", "a", GOOD) < 10
+
+
+def _patches(timeout: str, prefix: str) -> str:
+    def patch(kind: str, match: str, value: str) -> str:
+        return f"""
+  - applyTo: {kind}
+    match: {{{match}}}
+    patch: {{operation: MERGE, value: {{{value}}}}}"""
+
+    reviews, ratings = (f"cluster: {{service: {each}.default.svc.cluster.local}}" for each in ("reviews", "ratings"))
+    return f"""
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {{name: patches}}
+spec:
+  configPatches:
+{patch("CLUSTER", reviews, "alt_stat_name: good")}
+{patch("CLUSTER", reviews, f"connect_timeout: {timeout}")}
+{patch("CLUSTER", ratings, "alt_stat_name: fine")}
+{patch("LISTENER", "listener: {name: 0.0.0.0_9080}", f"stat_prefix: {prefix}")}
+"""
+
+
+async def test_a_patch_that_is_refused_is_left_out_and_named_and_the_others_count(plane: Plane) -> None:
+    """Patches of two resources, each of which one is refused; the message that Envoy quotes is left out."""
+
+    def refuses(body: bytes) -> str:
+        if b"0.0.0.0_9080" in body and b"bad" in body:
+            return "no such prefix"
+        made = Cluster()
+        with contextlib.suppress(DecodeError):
+            made.ParseFromString(body)
+        zero = made.HasField("connect_timeout") and not made.connect_timeout.seconds and "reviews" in made.name
+        return "goo.gle/debugproto\nname: x\n: Proto constraint validation failed (too short)" if zero else ""
+
+    for name in ("reviews-1", "ratings-1"):
+        (await plane.proxy(name)).refuses = refuses
+    await plane.apply(_patches("0s", "bad"))
+    partly = "False PartlyRefusedByProxies"
+    await plane.reaches("envoyfilter", "patches", {"Accepted": partly, "Enforced": partly}, 20)
+
+    def found() -> list[tuple[str, str]]:
+        row = plane.store.get(plane.ref("envoyfilter", "patches"))
+        assert row is not None
+        listed = row.decode()["status"].get("findings", [])
+        return [(each["path"], each["message"].rpartition(": ")[2]) for each in listed if each["code"] == "LTN0020"]
+
+    wanted = {
+        ("spec.configPatches[1]", "Proto constraint validation failed (too short)"),
+        ("spec.configPatches[3]", "no such prefix"),
+    }
+    await plane.until(lambda: set(found()) == wanted)
+    for proxy in plane.proxies:
+        held = {name: Cluster.FromString(body) for name, body in proxy.held[CLUSTER].items()}
+        for host, name in (("reviews", "good"), ("ratings", "fine")):
+            assert held[f"outbound|9080||{host}.default.svc.cluster.local"].alt_stat_name == name
+    await plane.reaches("envoyfilter", "patches", {"Programmed": "True Live"})
+    await plane.apply(_patches("2s", "other"))
+    await plane.reaches("envoyfilter", "patches", {"Accepted": "True Accepted", "Programmed": "True Live"})
+    assert found() == []
 
 
 async def test_a_proxy_that_alone_refuses_is_named(plane: Plane) -> None:
