@@ -342,8 +342,7 @@ class Stream:
     def objection(self, index: int, name: str) -> str:
         """Envoy's words against what a name is now; empty when nobody refuses it."""
         entry = self._audience.find(index, name)
-        return self.subscriptions[index].errors.get(name) or (entry.refusal if entry is not None else "")
-from lateen.xds.wire import brief
+        return brief(self.subscriptions[index].errors.get(name, "")) or (entry.refusal if entry is not None else "")
 
     def missing(self, index: int, name: str, lag: Lag) -> tuple[Collection[Ref], int]:
         """The objects a resource that is behind is or was made from, and the newest revision of theirs that the client
