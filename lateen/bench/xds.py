@@ -29,7 +29,7 @@ from lateen.bench.children import IDLE_S, Helper, Server, serving
 from lateen.bench.host import BenchError, Origin, cpu_s, free_port, origin
 from lateen.bench.plane import Plane
 from lateen.bench.results import Figures
-from lateen.bench.xds_churn import STAMP_EVERY_S, Churn, churn
+from lateen.bench.xds_churn import Churn, churn
 from lateen.bench.xds_envoys import RealSidecars
 from lateen.bench.xds_mesh import (
     GRPC,
@@ -161,9 +161,8 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Report:
         floor = Helper("lateen.bench.xds_floor", floor_address := f"127.0.0.1:{free_port()}")
         stack.callback(floor.close)
         floor.read()
-        began = time.time()
         before = server.cpu_s()
-        sidecars = fleet(plan, server.address, range(shape.sidecars), began=began)
+        sidecars = fleet(plan, server.address, range(shape.sidecars))
         stack.callback(sidecars.close)
         ready: Json = json.loads(sidecars.read())
         cold = Row(
@@ -182,7 +181,7 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Report:
         if plan.confirm:
             say(f"{REAL} real Envoys")
             rows = _confirmed(plan, source, server, home, rows, stack)
-        moved = churn(source, shape, server, sidecars, began, plan.churn_s, say) if plan.churn_s else None
+        moved = churn(source, shape, server, sidecars, plan.churn_s, say) if plan.churn_s else None
         return Report(
             plan=plan,
             read_s=round(read_s, 2),
@@ -278,7 +277,7 @@ def _seen(
     return msgspec.structs.replace(row, envoy_s=round(seen - started, 3))
 
 
-def fleet(plan: Plan, target: str, numbers: range, *, began: float = 0, floor: bool = False) -> Helper:
+def fleet(plan: Plan, target: str, numbers: range, *, floor: bool = False) -> Helper:
     """Some of the plan's sidecars in a process of their own; its first line comes when they are ready."""
     shape = plan.shape
     clients = [
@@ -297,8 +296,6 @@ def fleet(plan: Plan, target: str, numbers: range, *, began: float = 0, floor: b
         on_demand=plan.on_demand,
         floor=floor,
         stamped=f"outbound|{HTTP}||{host_of(0)}",
-        stamp_every_s=STAMP_EVERY_S,
-        began=began,
     )
     helper = Helper("lateen.bench.xds_sidecars")
     helper.tell(msgspec.json.encode(wanted).decode())

@@ -1,7 +1,8 @@
 """Endpoints that change without a pause: how far behind sidecars get, and whether memory comes back.
 
-A hundred services a second change an endpoint; ten of the changes are of the service that all sidecars use, and their
-endpoint's address says when it was written, so each sidecar knows how old the oldest change is that it did not have.
+A hundred services a second change an endpoint; ten of the changes are of the service that all sidecars use, and the
+address of its endpoint says with which change it came: so it is known how old the oldest change was that a sidecar did
+not have when it got a newer one.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Any, Final
 import msgspec
 
 from lateen.bench.children import Helper, Server
-from lateen.bench.xds_mesh import TICK_S, MeshShape, ServiceState, service, stamp
+from lateen.bench.host import BenchError
+from lateen.bench.xds_mesh import MeshShape, ServiceState, service, stamp
 from lateen.bench.xds_sources import Source
 
-STAMP_EVERY_S: Final = 0.1
 CHANGES_A_SECOND: Final = 100
+_STAMPED: Final = 10
+"""Every how many-th change is one of the service that all use."""
 
 Json = dict[str, Any]
 
@@ -43,23 +46,21 @@ def churn(
     shape: MeshShape,
     server: Server,
     sidecars: Helper,
-    began: float,
     seconds: float,
     say: Callable[[str], None],
 ) -> Churn:
-    """Changes endpoints for some seconds. `began` is since when the sidecars count (`xds_sidecars`)."""
+    """Changes endpoints for some seconds."""
     say(f"{CHANGES_A_SECOND} endpoint changes a second for {seconds:g} s")
     before_mib, before = server.rss_mib(), server.settled_cpu_s()
     sidecars.ask("mark")
-    start, made = time.time(), 0
-    every = round(CHANGES_A_SECOND * STAMP_EVERY_S)
+    start, made, written = time.time(), 0, list[float]()
     while made < seconds * CHANGES_A_SECOND:
         due = start + made / CHANGES_A_SECOND
         if (wait := due - time.time()) > 0:
             time.sleep(wait)
-        if made % every == 0:
-            address = stamp(int((time.time() - began) / TICK_S))
-            source.put("svc0", service(shape, 0, ServiceState(stamp=address)))
+        if made % _STAMPED == 0:
+            written.append(time.time())
+            source.put("svc0", service(shape, 0, ServiceState(stamp=stamp(len(written)))))
         else:
             number = 1 + made % (shape.services - 1)
             state = ServiceState(endpoints=4 + made // (shape.services - 1) % 3)
@@ -68,11 +69,15 @@ def churn(
     took, after_mib = time.time() - start, server.rss_mib()
     used = server.settled_cpu_s() - before
     got: Json = json.loads(sidecars.ask("wait 0"))
+    stamps: list[tuple[int, float]] = got["stamps"]
+    behind = sorted(at - written[had] for had, at in stamps)
+    if len(behind) < shape.sidecars:
+        raise BenchError(f"only {len(behind)} of {shape.sidecars} sidecars heard of the changes")
     return Churn(
         changes=made,
         seconds=round(took, 1),
-        behind_p50_s=round(got["behind_p50_s"], 3),
-        behind_max_s=round(got["behind_max_s"], 3),
+        behind_p50_s=round(behind[len(behind) // 2], 3),
+        behind_max_s=round(behind[-1], 3),
         cpu_s=round(used, 2),
         bytes_each=int(got["bytes"]) / shape.sidecars,
         before_mib=round(before_mib),

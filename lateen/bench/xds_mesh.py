@@ -17,8 +17,7 @@ NAMESPACES: Final = 20
 ZONES: Final = ("a", "b", "c")
 HTTP, GRPC, TCP = 80, 9000, 3306
 SEQUENCE: Final = "10.99."
-"""How the address begins that says when it was written (`stamp`)."""
-TICK_S: Final = 0.01
+"""How the address begins that says with which change it came (`stamp`)."""
 
 
 class MeshShape(msgspec.Struct, frozen=True):
@@ -36,7 +35,7 @@ class MeshShape(msgspec.Struct, frozen=True):
 
 
 class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
-    """What changes of a service. `stamp` adds an endpoint whose address says when it was written."""
+    """What changes of a service. `stamp` adds an endpoint whose address says with which change it came."""
 
     endpoints: int = 4
     timeout_s: int = 30
@@ -82,13 +81,13 @@ def _has_sidecar(number: int) -> bool:
     return number % 10 == 9
 
 
-def stamp(tick: int) -> str:
-    """The address of an endpoint that was written at that time, in TICK_S since some beginning."""
-    return f"{SEQUENCE}{tick >> 8 & 255}.{tick & 255}"
+def stamp(change: int) -> str:
+    """The address of an endpoint that came with that change, the first being 1."""
+    return f"{SEQUENCE}{change >> 8 & 255}.{change & 255}"
 
 
-def ticks(address: str) -> int:
-    """When the endpoint was written."""
+def stamped(address: str) -> int:
+    """With which change the endpoint came."""
     high, low = address.removeprefix(SEQUENCE).split(".")
     return int(high) << 8 | int(low)
 

@@ -4,7 +4,7 @@
 
 Each further line is `mark` (counts start anew) or `wait N` (until N sidecars have got something since the mark); each
 is answered by one line of JSON: what came in all and by type, how many sidecars got something, the time (seconds since
-the epoch) of the last, and how far behind a sidecar has been (`stamp` of `xds_mesh`). A floor takes whatever is sent.
+the epoch) of the last, and when a sidecar got which stamped change. A floor takes whatever is sent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import msgspec
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from lateen.bench.xds_mesh import SEQUENCE, TICK_S, ticks
+from lateen.bench.xds_mesh import SEQUENCE, stamped
 
 METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 PREFIX: Final = "type.googleapis.com/envoy.config."
@@ -48,7 +48,7 @@ class Client(msgspec.Struct, frozen=True):
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """Sidecars of one server. `tables` are the route tables each subscribes to. `credentials` is a folder with
     NAMESPACE.ca.pem, .key.pem and .chain.pem for mutual TLS, empty for plaintext. `stamped` is the cluster whose
-    endpoints say when they were written, every `stamp_every_s`, since `began` (seconds since the epoch)."""
+    endpoints say with which change they came (`stamp` of `xds_mesh`)."""
 
     target: str
     clients: tuple[Client, ...]
@@ -58,8 +58,6 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     credentials: str = ""
     streams_a_connection: int = 20
     stamped: str = ""
-    stamp_every_s: float = 0
-    began: float = 0
 
 
 class Counts:
@@ -72,7 +70,7 @@ class Counts:
         self.bytes = 0
         self.responses = 0
         self.last_at = 0.0
-        self.behind: list[float] = []
+        self.stamps: list[tuple[int, float]] = []  # the change a sidecar had until now, and when it got a newer one
         self.types = Counter[str]()
         self.reached: set[int] = set()
         self.news = asyncio.Event()
@@ -91,14 +89,12 @@ class Counts:
         self.types[f"{kind} removed"] += len(message.removed_resources)
 
     def shown(self) -> Json:
-        behind = sorted(self.behind)
         return {
             "bytes": self.bytes,
             "responses": self.responses,
             "sidecars": len(self.reached),
             "last_at": self.last_at,
-            "behind_p50_s": behind[len(behind) // 2] if behind else 0,
-            "behind_max_s": behind[-1] if behind else 0,
+            "stamps": self.stamps,
             "types": {name: count for name, count in self.types.items() if count},
         }
 
@@ -175,20 +171,19 @@ class Sidecar:
         return answers
 
     def _look(self, message: DeltaDiscoveryResponse) -> None:
-        """Notes how old the oldest change was that the sidecar did not have until now."""
+        """Notes which stamped change came."""
         for each in message.resources:
             if each.name == self._fleet.stamped and SEQUENCE.encode() in each.resource.value:
                 assignment = ClusterLoadAssignment.FromString(each.resource.value)
-                held = [
-                    ticks(address)
+                addresses = [
+                    endpoint.endpoint.address.socket_address.address
                     for place in assignment.endpoints
                     for endpoint in place.lb_endpoints
-                    if (address := endpoint.endpoint.address.socket_address.address).startswith(SEQUENCE)
                 ]
-                if held and max(held) > self._seen:
-                    oldest = self._seen * TICK_S + self._fleet.stamp_every_s if self._seen else max(held) * TICK_S
-                    self._counts.behind.append(max(0.0, time.time() - self._fleet.began - oldest))
-                    self._seen = max(held)
+                newest = max((stamped(each) for each in addresses if each.startswith(SEQUENCE)), default=0)
+                if newest > self._seen:
+                    self._counts.stamps.append((self._seen, time.time()))
+                    self._seen = newest
 
 
 async def main() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lateen.bench.host import BenchError
 from lateen.bench.xds import Plan, Report, measure
-from lateen.bench.xds_mesh import MeshShape, hears, service, stamp, ticks, used_by
+from lateen.bench.xds_mesh import MeshShape, hears, service, stamp, stamped, used_by
 
 SHAPE = MeshShape(services=40, sidecars=4, uses=3)
 
@@ -28,8 +28,8 @@ def test_a_sidecar_hears_of_what_it_uses_and_without_a_sidecar_object_of_everyth
     assert hears(MeshShape(40, 10, 3), 9, 0, on_demand=False)
 
 
-def test_an_address_says_when_it_was_written() -> None:
-    assert [ticks(stamp(each)) for each in (0, 255, 256, 6000)] == [0, 255, 256, 6000]
+def test_an_address_says_with_which_change_it_came() -> None:
+    assert [stamped(stamp(each)) for each in (0, 255, 256, 6000)] == [0, 255, 256, 6000]
 
 
 def test_a_service_has_rules_where_the_mesh_has_them() -> None:
