@@ -73,6 +73,15 @@ class _Protocol(H11Protocol):
         super().on_response_complete()
         self._attend()
 
+    def send_400_response(self, msg: str) -> None:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is None or cycle.response_complete:
+            super().send_400_response(msg)
+        else:  # a body that is none: its request may be answered just now
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self.transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._late, self._unread):
             if timer is not None:
@@ -180,6 +189,7 @@ async def serve(application: ASGIApp, listener: socket.socket, tls: Tls | None =
         ws="wsproto",
         h11_max_incomplete_event_size=_HEAD_BYTES,
         backlog=_BACKLOG,
+        proxy_headers=False,  # who calls is what the kernel says
         server_header=False,
         date_header=False,
     )

@@ -34,6 +34,8 @@ SERVER_NAME = "istio-envoy"
 ON_DEMAND = "envoy.filters.http.on_demand"
 CLIENT_TIMEOUT_S = 10
 """How long a client of a gateway may take for a handshake, and for the head of a request."""
+STREAMS = 1000
+"""How many requests at a time one HTTP/2 connection of a gateway's client may have; Envoy's own limit is 2^31."""
 SILENCE_S = 3600
 """How long a request at a gateway may be without a byte in either direction; Envoy's own limit for idle connections."""
 
@@ -84,6 +86,7 @@ def http_manager(
     if direction is Direction.GATEWAY:
         manager.request_headers_timeout.seconds = CLIENT_TIMEOUT_S
         manager.stream_idle_timeout.seconds = SILENCE_S
+        manager.http2_protocol_options.max_concurrent_streams.value = STREAMS
     manager.use_remote_address.value = direction is Direction.GATEWAY
     _normalise(manager, q(path_normalization))
     manager.upgrade_configs.add().upgrade_type = "websocket"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -133,6 +134,18 @@ async def test_another_user_of_the_machine_needs_a_token(plane: Attacked) -> Non
     for path in ("/metrics", "/ready", "/version"):
         assert (await asyncio.to_thread(ask, path))[0] == "200", path
     assert (await asyncio.to_thread(ask, "/metrics", "Host: evil.example"))[0] == "400"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+async def test_a_header_makes_nobody_the_meshs_user(plane: Attacked) -> None:
+    """Another user names a connection that the mesh's user has open."""
+    with socket.create_connection(("127.0.0.1", plane.settings.debug_port)) as own:
+        named = f"127.0.0.1:{own.getsockname()[1]}"
+        for header in (f"X-Forwarded-For: {named}", f"Forwarded: for={named}", f"X-Real-IP: {named}"):
+            url = f"http://127.0.0.1:{plane.settings.debug_port}/debug/configz"
+            command = ["setpriv", "--reuid", "65534", "--clear-groups", "curl", "-s", "-H", header, url]
+            done = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=30, check=True)
+            assert json.loads(done.stdout)["reason"] == "Unauthorized", header
 
 
 async def test_the_api_asks_for_the_role_too(plane: Attacked) -> None:

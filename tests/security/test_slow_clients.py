@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import resource
 import selectors
 import socket
@@ -88,6 +89,10 @@ def _console(plane: Attacked) -> int:
     return plane.settings.console_port
 
 
+def _debug(plane: Attacked) -> int:
+    return plane.settings.debug_port
+
+
 def _api(plane: Attacked) -> int:
     return plane.settings.api_port
 
@@ -109,6 +114,8 @@ HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 QUICK = (
     Slow("console, nothing", _console, b"", serving.HEAD_S),
     Slow("console, a head byte by byte", _console, HEAD, serving.HEAD_S, again=b"a"),
+    Slow("debug port, nothing", _debug, b"", serving.HEAD_S),
+    Slow("debug port, a head byte by byte", _debug, HEAD, serving.HEAD_S, again=b"a"),
     Slow("API, nothing", _api, b"", serving.HEAD_S),
     Slow("API, a handshake byte by byte", _api, HELLO, serving.HEAD_S, again=b"\0"),
     Slow("API, nothing after the handshake", _api, b"", serving.HEAD_S, _anybody),
@@ -155,6 +162,58 @@ async def slow_ones(plane: Attacked, ways: tuple[Slow, ...]) -> None:
     async with asyncio.timeout(30):
         while plane.open_files > before + 5:
             await asyncio.sleep(0.1)
+
+
+RUBBISH = (
+    b"\0" * 64,
+    os.urandom(8_192),
+    b"\x16\x03\x01\xff\xff" + os.urandom(70_000),
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"GET " + b"/" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    b"POST /lateen/v1/usage HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\nzz\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    PREFACE + b"\xff" * 9 + os.urandom(20_000),
+    PREFACE + SETTINGS + b"\x7f\xff\xff\x01\x04\x00\x00\x00\x01" + b"\x80" * 4_096,
+)
+
+
+async def test_rubbish_on_every_port_changes_nothing(plane: Attacked) -> None:
+    """As bytes, and within TLS where a port speaks it."""
+    await others(plane)
+    memory_kb, files = plane.memory_kb(), plane.open_files
+    ways: list[tuple[Callable[[Attacked], int], Callable[[Attacked], ssl.SSLContext] | None]] = [
+        *((port, None) for port in (_console, _debug, _api, _xds, _login)),
+        *((_api, context) for context in (_anybody, _owner)),
+        (_xds, _vault),
+        (_login, _h2),
+    ]
+    if not plane.settings.vm_host:
+        ways = [each for each in ways if each[0] is not _login]
+    for port, tls in ways:
+        for sent in RUBBISH:
+            await asyncio.to_thread(throw, plane, port, tls, sent)
+    await others(plane)
+    assert "Traceback" not in plane.log.read_text()
+    assert plane.memory_kb() < memory_kb + 50_000
+    async with asyncio.timeout(30):
+        while plane.open_files > files + 5:
+            await asyncio.sleep(0.1)
+
+
+def throw(
+    plane: Attacked, port: Callable[[Attacked], int], tls: Callable[[Attacked], ssl.SSLContext] | None, sent: bytes
+) -> None:
+    """Says something, and hears out what comes back."""
+    host = plane.settings.vm_host if port is _login else "127.0.0.1"
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        one = stack.enter_context(socket.create_connection((host, port(plane)), 30))
+        if tls is not None:
+            one = stack.enter_context(tls(plane).wrap_socket(one, server_hostname="localhost"))
+        one.settimeout(1)
+        one.sendall(sent)
+        while one.recv(65536):
+            pass
 
 
 def opened_slow(plane: Attacked, way: Slow) -> Iterator[tuple[Slow, socket.socket, float]]:
