@@ -358,10 +358,14 @@ class Catalogue:
         this very resource was accepted."""
         trusted = self._trusted[entry.type_index]
         new = {ref: trusted.get(ref) for ref, value in entry.inputs.items() if trusted.get(ref) != value}
-        if new or entry.good is None:
-            return new
+        return new or self.changed(entry)
+
+    def changed(self, entry: Entry) -> dict[Ref, Any]:
+        """The objects the entry is made from that are not what they were when this very resource was last accepted,
+        with what they were then; none when it never was."""
         good = entry.good_inputs
-        return {ref: good.get(ref) for ref, value in entry.inputs.items() if good.get(ref) != value}
+        differ = {ref: good.get(ref) for ref, value in entry.inputs.items() if good.get(ref) != value}
+        return differ if entry.good is not None else {}
 
 
 def _offered(entry: Entry) -> tuple[object, ...]:

@@ -128,17 +128,23 @@ class Court:
                 self._say(stream, entry, version, error, (), only_this_proxy=True)
             return
         suspects = self._catalogue.suspects(entry)
-        if len(suspects) < 2 and not any(self._parts(entry, ref) for ref in suspects):
+        divided = {ref: None for ref in entry.inputs if self._parts(entry, ref)}
+        if len(suspects) < 2 and not divided:
             await self._sentence(entry, stream, version, error, dict.fromkeys(suspects, error), {})
             return
-        verdict = None
+        verdict: dict[Ref, str] | None = {}
         try:
-            alone = dict.fromkeys(suspects, error) if len(suspects) < 2 else None
-            verdict = alone or await self._try(entry, stream, version, suspects)
-            if verdict is not None:
-                back = {ref: suspects[ref] for ref in verdict}
-                guilty = {ref: await self._try_parts(entry, stream, version, ref, back) for ref in verdict}
-                await self._sentence(entry, stream, version, error, verdict, guilty)
+            # An object with parts may be accepted in one resource for the sake of a part and refused in another.
+            for back in (suspects, self._catalogue.changed(entry), divided):
+                verdict = await self._try(entry, stream, version, back) if back else {}
+                if verdict is None:
+                    return
+                if verdict:
+                    others = {ref: back[ref] for ref in verdict}
+                    guilty = {ref: await self._try_parts(entry, stream, version, ref, others) for ref in verdict}
+                    await self._sentence(entry, stream, version, error, verdict, guilty)
+                    return
+            await self._sentence(entry, stream, version, error, {}, {})
         finally:
             self._pump.job(self._tried(stream, entry, verdict or {}))
 
