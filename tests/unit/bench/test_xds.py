@@ -75,3 +75,8 @@ def test_another_server_is_measured_by_the_same_client() -> None:
     assert report.scopes == 0
     with pytest.raises(BenchError, match="the server ended"):
         measure(Plan(shape=SHAPE, rounds=1, idle_s=0.1, server="false"))
+
+
+def test_another_server_may_read_a_kubernetes_api() -> None:
+    with pytest.raises(BenchError, match="apiVersion"):
+        measure(Plan(shape=SHAPE, rounds=1, source="api", server="head -c 300 {kubeconfig}"))
