@@ -179,11 +179,9 @@ def past_routes(store: Store, check: Check) -> list[BaseRoute]:
         before, after = await past.state(first), await past.state(second)
         refs = [each for each in sorted(before.keys() | after.keys()) if before.get(each) != after.get(each)]
         wanted = [each for each in refs if (each == ref if ref is not None else each.kind not in CONTROLLED)]
-        pairs = [
-            {"ref": str(each), "before": _document(before.get(each)), "after": _document(after.get(each))}
-            for each in wanted
-        ]
-        return _json({"from": first, "to": second, "objects": pairs})
+        pairs = [(each, *_masked(_document(before.get(each)), _document(after.get(each)))) for each in wanted]
+        listed = [{"ref": str(each), "before": one, "after": other} for each, one, other in pairs]
+        return _json({"from": first, "to": second, "objects": listed})
 
     async def rollback(request: Request) -> Response:
         try:
@@ -271,6 +269,21 @@ def _document(each: Version | None) -> Json | None:
     document = each.document()
     document["metadata"] = {key: value for key, value in document["metadata"].items() if key not in _OWN}
     return document
+
+
+def _masked(before: Json | None, after: Json | None) -> tuple[Json | None, Json | None]:
+    """Both without what is secret in them; where it differs that is still to be seen."""
+    documents = [each for each in (before, after) if each is not None]
+    if any(each["kind"] == "Secret" for each in documents):
+        for key in ("data", "stringData"):
+            values_of: list[Json] = [(each or {}).get(key) or {} for each in (before, after)]
+            one, other = values_of
+            for name in {*one, *other}:
+                same = one.get(name) == other.get(name)
+                for values, word in ((one, "before"), (other, "after")):
+                    if name in values:
+                        values[name] = "***" if same else f"*** ({word})"
+    return before, after
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -10,8 +10,10 @@ the web cannot read the mesh through a name it points at 127.0.0.1.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -24,9 +26,13 @@ from lateen import __version__
 from lateen.api.struct import Json
 from lateen.apiserver.rows import Row
 from lateen.apiserver.users import User
+from lateen.console.certificates import of_files, of_secrets, of_workloads
 from lateen.console.data import Mesh, View, findings_of, json_response, mesh_routes, metrics_response, proxy_json
+from lateen.console.glance import Glance, glance
 from lateen.console.login import Login
 
+PROXY: Final = "istio-proxy"
+"""The container that a Pod's proxy is."""
 _HOSTS = ["localhost", "127.0.0.1"]
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'self'; "
@@ -51,7 +57,8 @@ def pages(mesh: Mesh, login: Login | None = None) -> Starlette:
     """The pages as an ASGI application; with `login` for who has logged in."""
 
     async def index(request: Request) -> Response:
-        return page(mesh.name, render(mesh.view(request)))
+        view = mesh.view(request)
+        return page(mesh.name, render(view, _glance(view, await of_workloads(view.layout))))
 
     async def healthy(_: Request) -> Response:
         return Response("ok\n")
@@ -97,12 +104,14 @@ def debug_pages(mesh: Mesh, routes: Sequence[Route]) -> Starlette:
     )
 
 
-def render(view: View) -> str:
-    """The overview."""
+def render(view: View, seen: Glance) -> str:
+    """The overview; `seen`: what is not well."""
     state = "ready" if view.ready else "loading"
     parts = [
         _who(view.user),
         f"<h1>{escape(view.name)}</h1><p>{state} at revision {view.revision}, {len(view.rows)} objects</p>",
+        f"<p>{escape(seen.summary)}</p>",
+        *(_listed(title, lines) for title, lines in seen.parts),
         _section("Findings", ("Level", "Object", "Where", "What", "Remedy"), _finding_rows(view.rows)),
         _section("Proxies", ("Proxy", "Kind", *_TYPES), _proxy_rows(view)),
         _section("Pods", ("Pod", "Phase", "Ready", "Address"), _pod_rows(view.rows)),
@@ -110,6 +119,30 @@ def render(view: View) -> str:
         _section("Where things are", ("What", "Path"), _path_rows(view)),
     ]
     return "".join(parts)
+
+
+def _glance(view: View, workloads: list[Json]) -> Glance:
+    objects = [row.decode() for row in view.rows if row.ref.group.endswith(".istio.io")]
+    secrets = [row.decode() for row in view.rows if row.ref.kind == "Secret"]
+    pods = [(row.ref, _status_of(row)) for row in view.rows if row.ref.kind == "Pod"]
+    expected = [
+        f"{ref.name}.{ref.namespace}"
+        for ref, status in pods
+        if status.get("phase") == "Running"
+        and any(each["name"] == PROXY for each in status.get("containerStatuses") or ())
+    ]
+    certificates = [*of_files(view.layout), *of_secrets(secrets, objects)]
+    proxies = [proxy_json(each) for each in view.proxies]
+    return glance(proxies, objects, expected, certificates, dt.datetime.now(dt.UTC), workloads)
+
+
+def _status_of(row: Row) -> Json:
+    return row.decode().get("status") or {}
+
+
+def _listed(title: str, lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f"<h2>{escape(title.capitalize())}</h2><ul>{items}</ul>"
 
 
 def page(title: str, content: str) -> HTMLResponse:

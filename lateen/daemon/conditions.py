@@ -60,7 +60,7 @@ def _accepted(row: Row, found: Sequence[Finding]) -> Condition:
         message = f"Envoy refuses {_listed(left_out, len(left_out))}; the rest is in force"
         return Condition("Accepted", "False", "PartlyRefusedByProxies", message)
     if row.held is not None:
-        kept = "its last good version stays in force" if row.held.body is not None else "no version of it was ever good"
+        kept = "its last good version stays in force" if row.held.body is not None else "it has no effect"
         return Condition(
             "Accepted", "False", "RefusedByProxies", f"Envoy refuses it, so {kept}: {_both(row.held.reason)}"
         )

@@ -180,7 +180,7 @@ class ControlPlane:
                 ),
                 *mesh_routes(mesh),
                 *debug,
-                describe_route(store, graph),
+                describe_route(store, graph, self._xds.proxies),
                 push_route(self._xds.journal),
             ],
         )

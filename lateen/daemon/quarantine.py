@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping
+from itertools import takewhile
 from typing import Any, Final
 
 import msgspec
@@ -76,10 +77,14 @@ class StoreQuarantine:
         row = self._store.get(ref)
         if row is None:
             return
+        former = takewhile(lambda each: each.action != "delete", (await self._store.history(ref))[1:])
+        kept = (
+            "its last good version stays in force" if any(not each.condemned for each in former) else "it has no effect"
+        )
         finding = Finding(
             code=REFUSED,
             level=Level.ERROR,
-            message=f"Envoy refuses what this becomes, so its last good version stays in force: {reason}",
+            message=f"Envoy refuses what this becomes, so {kept}: {reason}",
             ref=ref,
             remedy="correct the object and apply it again",
         )

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from lateen.api import kinds
 from lateen.apiserver.applying import apply_files
 from lateen.apiserver.client import Client, Listing
 from lateen.cli.waiting import verdict
@@ -246,7 +248,52 @@ apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: rb}
 spec: {action: DENY, rules: [{to: [{operation: {paths: [/rb]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: rb}
+spec: {selector: {matchLabels: {app: details}}, jwtRules: [{issuer: rb.example, jwks: '{"keys": []}'}]}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: rb}
+spec: {template: {serviceAccount: default}}
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: rb}
+spec:
+  configPatches:
+  - applyTo: VIRTUAL_HOST
+    match: {context: SIDECAR_OUTBOUND, routeConfiguration: {vhost: {domainName: details}}}
+    patch: {operation: MERGE, value: {request_headers_to_add: [{header: {key: x-rb, value: "yes"}}]}}
+---
+apiVersion: networking.istio.io/v1beta1
+kind: ProxyConfig
+metadata: {name: rb}
+spec: {environmentVariables: {RB: "yes"}}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: rb}
+spec: {accessLogging: [{disabled: true}]}
+---
+apiVersion: extensions.istio.io/v1alpha1
+kind: WasmPlugin
+metadata: {name: rb}
+spec: {url: "http://127.0.0.1:9/rb.wasm", failStrategy: FAIL_OPEN}
+---
+apiVersion: extensions.istio.io/v1alpha1
+kind: TrafficExtension
+metadata: {name: rb}
+spec: {lua: {inlineCode: "function envoy_on_request(handle) handle:headers():add('x-rb', 'here') end"}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "{discovery: EAGER, accessLogFile: /dev/stdout}"}
 """
+"""One of every kind that configures the mesh but those that the test changes by itself."""
 
 
 def _differing(first: dict[str, Json], second: dict[str, Json]) -> dict[str, list[str]]:
@@ -259,6 +306,9 @@ def _differing(first: dict[str, Json], second: dict[str, Json]) -> dict[str, lis
 
 
 def test_a_rollback_returns_the_proxies_to_the_very_same_bytes(eager: Mesh, tmp_path: Path) -> None:
+    made = {each["kind"] for each in yaml.safe_load_all(_EVERYTHING)} | {"VirtualService", "DestinationRule"}
+    assert made == {each.kind for each in kinds.KINDS if each.group.endswith(".istio.io")} | {"ConfigMap"}
+
     def everything() -> dict[str, Json]:
         return {pod.name: dump(pod) for pod in with_proxies(eager)}
 
@@ -270,7 +320,7 @@ def test_a_rollback_returns_the_proxies_to_the_very_same_bytes(eager: Mesh, tmp_
     file.write_text(_EVERYTHING)
     eager.apply(rule("reviews", 302), route("reviews", 302), rule("details", 302), file)
     eager.lateen("delete", "vs", "ratings")
-    eventually(lambda: _differing(everything(), before), lambda names: names.keys() == before.keys(), 10)
+    eventually(lambda: _differing(everything(), before), lambda names: names.keys() == before.keys(), 20)
     eager.lateen("rollback", str(good))
-    eventually(lambda: _differing(everything(), before), lambda names: not names, 10)
+    eventually(lambda: _differing(everything(), before), lambda names: not names, 20)
     assert "nothing to do" in eager.lateen("rollback", str(good)).stdout

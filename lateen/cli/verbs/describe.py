@@ -39,7 +39,8 @@ def command(
         click.echo(section["title"])
         for line in section["lines"]:
             origin = " ".join(filter(None, (line["place"], line["object"], line["path"])))
-            click.echo(f"  {line['what']}: {line['value']}" + (f"   [{origin}]" if origin else "   [default]"))
+            default = "" if section["title"] == "Its proxy" else "   [default]"
+            click.echo(f"  {line['what']}: {line['value']}" + (f"   [{origin}]" if origin else default))
 
 
 async def _read(socket: Path, query: dict[str, str]) -> list[Json]:

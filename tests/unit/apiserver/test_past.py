@@ -194,6 +194,26 @@ async def test_state_and_difference_at_a_revision_and_a_time(store: Store, clien
         await client.read("/lateen/v1/at", revision="2001-01-01T00:00:00Z")
 
 
+async def test_a_difference_shows_no_secret(store: Store, client: Client) -> None:
+    def secret(password: str) -> Json:
+        metadata = {"name": "s", "namespace": "default"}
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": metadata,
+            "data": {"password": password, "user": "dQ=="},
+        }
+
+    await store.write([Put(secret("b25l"))])
+    first = store.revision
+    await store.write([Put(secret("dHdv"))])
+    answer = await client.read("/lateen/v1/diff", **{"from": str(first), "to": str(store.revision)})
+    (pair,) = answer["objects"]
+    assert pair["before"]["data"] == {"password": "*** (before)", "user": "***"}
+    assert pair["after"]["data"] == {"password": "*** (after)", "user": "***"}
+    assert "b25l" not in str(answer)
+
+
 async def test_history_ends_by_age_but_what_is_in_force_stays(tmp_path: Path) -> None:
     clock = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     store = await Store.open(tmp_path / "store.db", lambda: clock)

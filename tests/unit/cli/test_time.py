@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lateen.analysis.envoy_words import translated
-from lateen.cli.glance import glance
 from lateen.cli.waiting import verdict
+from lateen.console.glance import glance
 from lateen.lib.errors import LateenError
 from tests.unit.cli.conftest import Lateen
 

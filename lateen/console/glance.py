@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from lateen.analysis.envoy_words import translated
+from lateen.api.istio.workload_entry import GROUP_ANNOTATION
 
 Json = dict[str, Any]
 
@@ -44,6 +45,27 @@ class Glance(msgspec.Struct, frozen=True):
         """True when nothing is refused or away, and no change made calls fail."""
         return not (self.refusing or self.refused or self.away or self.failing)
 
+    @property
+    def summary(self) -> str:
+        """One line."""
+        return f"proxies: {self.in_sync} of {self.proxies} in sync; configuration objects: {self.objects}"
+
+    @property
+    def parts(self) -> list[tuple[str, tuple[str, ...]]]:
+        """What is to be said, by subject; nothing is said of what is well."""
+        parts = (
+            ("refusing", self.refusing),
+            ("behind", self.behind),
+            ("not connected", self.away),
+            ("refused objects", self.refused),
+            ("not live everywhere", self.pending),
+            ("errors jumped after", self.failing),
+            ("decided by another object", self.losing),
+            ("without effect", self.idle),
+            ("certificates", self.certificates),
+        )
+        return [(title, lines) for title, lines in parts if lines]
+
 
 def glance(
     proxies: Sequence[Json],
@@ -54,15 +76,17 @@ def glance(
     workloads: Iterable[Json] = (),
 ) -> Glance:
     """`proxies` as `/lateen/v1/proxies` has them; `objects` with conditions; `expected` NAME.NAMESPACE of the Pods that
-    run with a proxy; `certificates` what and until when; `workloads` what the agent says of those it renews itself."""
+    run with a proxy (machines are found among `objects`); `certificates` what and until when; `workloads` what the
+    agent says of those it renews itself."""
     lagging = {_full(each): each["behind"] for each in proxies if each["behind"]}
     connected = {_full(each) for each in proxies}
+    awaited = {*expected, *_machines(objects)}
     return Glance(
         proxies=len(connected),
         in_sync=len(connected) - len(lagging),
         behind=tuple(_behind(name, listed) for name, listed in lagging.items() if not any(b["words"] for b in listed)),
         refusing=tuple(line for name, listed in lagging.items() for line in _refusing(name, listed)),
-        away=tuple(f"{name} runs and is not connected" for name in sorted(set(expected) - connected)),
+        away=tuple(f"{name} runs and is not connected" for name in sorted(awaited - connected)),
         objects=len(objects),
         refused=tuple(_having(objects, "Accepted", "False", ())),
         pending=tuple(_having(objects, "Programmed", "False", ("RefusedByProxies",))),
@@ -71,6 +95,14 @@ def glance(
         idle=tuple(_having(objects, "Enforced", "False", ("RefusedByProxies", "Shadowed", "NotLiveEverywhere"))),
         certificates=(*_ending(certificates, now), *_overdue(workloads, now)),
     )
+
+
+def _machines(objects: Iterable[Json]) -> Iterator[str]:
+    """Machines that have joined; their entries go soon after they do."""
+    for each in objects:
+        metadata = each["metadata"]
+        if each["kind"] == "WorkloadEntry" and GROUP_ANNOTATION in (metadata.get("annotations") or {}):
+            yield f"{metadata['name']}.{metadata['namespace']}"
 
 
 def _full(proxy: Json) -> str:
