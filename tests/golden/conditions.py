@@ -50,6 +50,7 @@ def _situations() -> dict[str, tuple[Row, tuple[Finding, ...], Losses, Progress]
     missing = _finding("LTN0001", Level.WARNING, "spec.http[0].mirrors", "mirrors is not implemented yet")
     unknown = _finding("LTN0005", Level.WARNING, "kind", "X is not implemented yet: it is stored and has no effect")
     selector = _finding("IST0127", Level.WARNING, "spec.selector", "no workload has the labels app=gone")
+    left_out = _finding("LTN0020", Level.ERROR, "spec.configPatches[1]", WORDS)
     group = Ref("networking.istio.io", "WorkloadGroup", "default", "vm")
     return {
         "live everywhere": (row, (), calm, live),
@@ -59,6 +60,7 @@ def _situations() -> dict[str, tuple[Row, tuple[Finding, ...], Losses, Progress]
         "kind not implemented": (row, unknown, calm, Progress(0)),
         "refused, never good": (_row(held=Held(WORDS)), (), calm, live),
         "refused, an earlier version counts": (_row(held=Held(WORDS, b"{}", b"{}")), (), calm, live),
+        "refused in part": (_row(held=Held(WORDS, b"{}", b"{}")), left_out, calm, live),
         "one proxy refuses": (row, (), calm, Progress(3, (_behind("a"), _behind("b", WORDS)))),
         "two proxies behind": (row, (), calm, Progress(3, (_behind("a"), _behind("b", waiting=False)))),
         "many proxies behind": (row, (), calm, Progress(9, many)),
