@@ -10,10 +10,13 @@ and google/protobuf/any.proto.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from lateen.envoy.resource import Resource
 
+_QUOTED = re.compile(r"goo\.gle/debug\w*")
+"""What a message begins with that is printed for people; protobuf has several such words, by chance."""
 _ANY_TYPE_URL, _ANY_VALUE = 1, 2
 _RESOURCE_VERSION, _RESOURCE_BODY, _RESOURCE_NAME, _RESOURCE_ALIASES = 1, 2, 3, 4
 _DELTA_SYSTEM_VERSION, _DELTA_RESOURCES, _DELTA_TYPE_URL, _DELTA_NONCE, _DELTA_REMOVED = 1, 2, 4, 5, 6
@@ -76,9 +79,10 @@ def sotw_response(type_url: str, chunks: Iterable[bytes], version: str, nonce: s
 def brief(words: str) -> str:
     """Envoy's words without the message that it quotes in full before them. It cuts them off after 4 KiB, so of a large
     message they may be lost."""
-    before, quoted, rest = words.partition("goo.gle/debugproto")
-    if not quoted:
+    found = _QUOTED.search(words)
+    if found is None:
         return words
+    before, rest = words[: found.start()], words[found.end() :]
     reason = rest.rpartition("\n: ")[2] if "\n: " in rest else ""
     return before + (
         reason or "a value in it is not allowed; the proxy's log says which (lateen logs POD -c istio-proxy)"

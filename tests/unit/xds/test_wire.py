@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lateen.envoy.resource import Resource
-from lateen.xds.wire import delta_chunk, delta_response, sotw_chunk, sotw_response
+from lateen.xds.wire import brief, delta_chunk, delta_response, sotw_chunk, sotw_response
 
 TYPE = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=300)
@@ -34,3 +35,11 @@ def test_sotw(items: list[Resource], version: str, nonce: str) -> None:
         item = expected.resources.add()
         item.type_url, item.value = TYPE, each.body
     assert DiscoveryResponse.FromString(data) == expected
+
+
+@pytest.mark.parametrize("word", ["debugproto", "debugstr", "debugonly"])
+def test_words_come_without_the_message_that_they_quote(word: str) -> None:
+    quoted = f"goo.gle/{word}    \nname: x\nnested {{\n}}\n"
+    assert brief(f"{quoted}: Proto constraint validation failed (why)") == "Proto constraint validation failed (why)"
+    assert brief(f"adding listener y: {quoted}...(truncated)").startswith("adding listener y: a value in it is not")
+    assert brief("Invalid regex: nine") == "Invalid regex: nine"
