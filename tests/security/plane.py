@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -124,6 +127,25 @@ class Attacked(ControlPlane):
                 return answer
         finally:
             call.cancel()
+
+    async def lateen(self, *arguments: str, code: int = 0) -> str:
+        """What a command prints about this mesh, both streams. AssertionError for another exit code."""
+        settings = self.settings
+        names = ("name", "state_dir", "run_dir")
+        where = {f"LATEEN_{each.upper()}": str(getattr(settings, each)) for each in names}
+        command = [sys.executable, "-m", "lateen.cli.main", *arguments]
+        done = await asyncio.to_thread(
+            subprocess.run,
+            command,
+            env={**os.environ, **where},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
 
     async def bind(self, role: str, subject: Json, namespace: str = "") -> None:
         """Gives somebody a role, everywhere or in a namespace."""

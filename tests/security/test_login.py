@@ -6,6 +6,9 @@ The browser here is httpx with its cookies; `test_browser` does the same in Chro
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
+import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +18,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 import httpx
 import pytest
 import pytest_asyncio
+from joserfc.jwk import RSAKey
 
 from lateen.daemon.settings import SettingsError, load
 from tests.envoy.identity_provider import IdentityProvider
@@ -181,6 +185,8 @@ async def test_the_api_takes_the_providers_tokens_for_this_mesh(plane: Attacked,
             "without an end": provider.token("alice", aud="lateen", exp=None, **groups),
             "another issuer": provider.token("alice", aud="lateen", iss="https://evil.example", **groups),
             "nobody": provider.token("", aud="lateen", **groups),
+            "unsigned": unsigned(good),
+            "signed with the public key": confused(good, provider),
         }
         for name, token in refused.items():
             assert await code(token) == 401, name
@@ -195,6 +201,38 @@ async def test_the_api_takes_the_providers_tokens_for_this_mesh(plane: Attacked,
             while await code(fresh) != 200:
                 await asyncio.sleep(0.1)
         assert good not in plane.log.read_text()
+
+
+def unsigned(token: str) -> str:
+    """The same claims, and the word that no signature is needed."""
+    head = base64.urlsafe_b64encode(b'{"alg":"none"}').decode().rstrip("=")
+    return f"{head}.{token.split('.')[1]}."
+
+
+def confused(token: str, provider: IdentityProvider) -> str:
+    """The same claims, signed with HMAC and what everybody knows: the provider's public key."""
+    (first, *_) = json.loads(provider.keys)["keys"]
+    head = base64.urlsafe_b64encode(json.dumps({"alg": "HS256", "kid": first["kid"]}).encode()).decode().rstrip("=")
+    said = f"{head}.{token.split('.')[1]}"
+    signature = hmac.digest(RSAKey.import_key(first).as_pem(private=False), said.encode(), "sha256")
+    return f"{said}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
+
+
+async def test_lateen_token_makes_one_that_ends_with_its_account(plane: Attacked) -> None:
+    account = {"kind": "ServiceAccount", "metadata": {"name": "person", "namespace": "bank"}}
+    await plane.client.create({"apiVersion": "v1", **account})
+    await plane.bind("view", {"kind": "ServiceAccount", "name": "person", "namespace": "bank"}, "bank")
+    token = (await plane.lateen("token", "person", "-n", "bank", "--duration", "10m")).strip()
+    url = f"http://localhost:{plane.settings.console_port}/api/objects/pod"
+
+    async def answer() -> httpx.Response:
+        return await asyncio.to_thread(httpx.get, url, headers={"authorization": f"Bearer {token}"}, timeout=30)
+
+    assert [each["metadata"]["name"] for each in (await answer()).json()["items"]] == ["vault-1"]
+    assert "--duration" in await plane.lateen("token", "person", "--duration", "soon", code=2)
+    assert "nobody" in await plane.lateen("token", "nobody", "-n", "bank", code=1)
+    await plane.client.delete("ServiceAccount", "person", "bank")
+    assert (await answer()).status_code == 401
 
 
 @pytest.mark.parametrize(
