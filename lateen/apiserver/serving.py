@@ -32,7 +32,7 @@ HEAD_S = 10.0
 BODY_S = 60.0
 """How long a client may take to send the rest of a request."""
 READ_S = 60.0
-"""How long a client may leave an answer unread."""
+"""How long a client may read nothing of an answer."""
 _HEAD_BYTES = 32 << 10
 _BACKLOG = 512
 
@@ -92,7 +92,18 @@ class _Protocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self.loop.call_later(READ_S, self.transport.abort)
+        self._watch(self.transport.get_write_buffer_size())
+
+    def _watch(self, unread_bytes: int) -> None:
+        """Looks again in READ_S whether the client has read some of it."""
+        self._unread = self.loop.call_later(READ_S, self._look, unread_bytes)
+
+    def _look(self, unread_bytes: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left < unread_bytes:
+            self._watch(left)
+        else:
+            self.transport.abort()
 
     def resume_writing(self) -> None:
         super().resume_writing()
