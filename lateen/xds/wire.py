@@ -79,6 +79,7 @@ def sotw_response(type_url: str, chunks: Iterable[bytes], version: str, nonce: s
 def brief(words: str) -> str:
     """Envoy's words without the message that it quotes in full before them. It cuts them off after 4 KiB, so of a large
     message they may be lost."""
+    words = words.strip()
     found = _QUOTED.search(words)
     if found is None:
         return words
