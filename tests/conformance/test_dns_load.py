@@ -23,6 +23,8 @@ from tests.unit.node.test_names import service
 NAMES = 10_000
 RATE_PER_S = 2_000
 SECONDS = 3
+AGAIN_S = 2
+"""When what has no answer is asked again."""
 CPU_S = 0.9 * SECONDS
 """What the server may take of one processor: it keeps up with the rate. How late answers are says more about what else
 runs on a machine, and is printed; alone the 99th percentile is a few milliseconds."""
@@ -81,7 +83,10 @@ class _Client(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         number = int.from_bytes(data[:2])
-        self.took_s.append(asyncio.get_running_loop().time() - self.sent.pop(number))
+        sent = self.sent.pop(number, None)
+        if sent is None:
+            return  # the second answer to what was asked twice
+        self.took_s.append(asyncio.get_running_loop().time() - sent)
         self.wrong += data[3] & 15 != 0 or data[6:8] != b"\x00\x01"
 
 
@@ -105,8 +110,13 @@ async def test_load(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
         sent = due
         await asyncio.sleep(0.001)
     sending_s = loop.time() - started
+    again = 0
     async with asyncio.timeout(60):
         while client.sent:
+            if loop.time() - started > sending_s + (again + 1) * AGAIN_S:
+                again += 1  # a kernel drops datagrams when a machine is busy, and resolvers ask again
+                for number in client.sent:
+                    transport.sendto(queries[number])
             await asyncio.sleep(0.01)
     transport.close()
     cpu_s = server.cpu_s - before_s
@@ -116,7 +126,7 @@ async def test_load(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
         print(  # noqa: T201 (the figure is the point)
             f"\n{NAMES} names, {total / sending_s:.0f} questions/s: p50 {p50 * 1000:.2f} ms, p99 {p99 * 1000:.2f} ms,"
             f" {cpu_s / total * 1e6:.0f} us of CPU a question,"
-            f" load average {os.getloadavg()[0]:.1f}"
+            f" load average {os.getloadavg()[0]:.1f}, asked again {again} times"
         )
     assert (len(took), client.wrong) == (total, 0)
     assert cpu_s < CPU_S
