@@ -38,8 +38,8 @@ Collection = tuple[str, str]
 """Group and kind."""
 
 _BATCH: Final = 512
-CHANGES_KEPT: Final = 5_000
-"""Of each kind: some 40 MB at most for a kind whose objects have a few kB, and a minute at eighty changes a second."""
+CHANGES_KEPT: Final = 2_000
+"""Of each kind: some 15 MB at most for a kind whose objects have a few kB, and twenty seconds at a hundred a second."""
 _PRUNE_EVERY: Final = 2_000
 _KEPT: Final = dt.timedelta(days=90)
 """How long history is kept; what is in force stays longer."""

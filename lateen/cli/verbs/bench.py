@@ -58,7 +58,7 @@ def compare(folder: Path | None, name: str, report: T, figures: Callable[[T], Fi
     if (earlier := load(file, type(report))) is not None:
         rows = compared(figures(report), figures(earlier))
         click.echo(f"\nagainst {file}, {earlier.origin.revision} of {earlier.origin.at}:", err=True)
-        for each in rows:
+        for each in (row for row in rows if row.then or row.now):
             click.echo(f"  {each.name}: {each.then:g} then, {each.now:g} now{each.ratio}", err=True)
     if save:
         store(file, report)
