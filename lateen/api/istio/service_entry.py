@@ -5,6 +5,7 @@ One attribute per field of the CRD; a test compares the two.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
@@ -13,7 +14,7 @@ from lateen.api.istio.selectors import WorkloadSelector
 from lateen.api.istio.workload_entry import WorkloadEntrySpec
 from lateen.api.problems import Problem, at, warning
 from lateen.api.struct import Meta, Object, Port, Struct
-from lateen.lib.names import is_address
+from lateen.lib.names import is_address, is_network
 
 _NAMING = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTPS", "TLS")
 """Protocols whose traffic says which host it is for."""
@@ -58,6 +59,10 @@ class ServiceEntrySpec(Struct, frozen=True):
         yield from rules.no_duplicates(("hosts",), [each.lower() for each in self.hosts], "host")
         for index, address in enumerate(self.addresses):
             yield from rules.network(at("addresses", index), address)
+            if is_network(address) and "/" in address:
+                meant = str(ipaddress.ip_network(address, strict=False))
+                if meant != address.lower():
+                    yield warning(at("addresses", index), f"{address} stands for all of {meant}", f"write {meant}")
         yield from rules.no_duplicates(("ports",), [each.number for each in self.ports], "port", "number")
         yield from rules.no_duplicates(("ports",), [each.name for each in self.ports], "the name of a port", "name")
         yield from rules.export_to(self.export_to)

@@ -417,6 +417,7 @@ def test_networking(kind: str, spec: str, expected: str) -> None:
             "ingress[0].connectionPool.http: is not HTTP",
         ),
         ("ServiceEntry", f"{{{HOST}}}", ": nothing can be reached"),
+        ("ServiceEntry", f"{{{HOST}, {PORT}, addresses: [10.1.2.3/8]}}", "addresses[0]: stands for all of 10.0.0.0/8"),
         ("Gateway", server(f"{SERVER}, defaultEndpoint: '127.0.0.1:1'"), "servers[0].defaultEndpoint: it is refused"),
         ("Gateway", server(f"{HTTPS}, tls: {{mode: PASSTHROUGH, caCrl: /a}}"), "servers[0].tls.caCrl: mode PASSTHROUGH uses no"),
         ("Gateway", server(f"{HTTPS}, tls: {{credentialName: a}}"), "servers[0].tls.credentialName: without mode (which means"),
