@@ -213,7 +213,7 @@ def _object_rows(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
     for row in rows:
         if row.ref.kind not in ("Pod", "EndpointSlice"):
             name = f"{row.ref.namespace}/{row.ref.name}" if row.ref.namespace else row.ref.name
-            held = " <span class=error>held at its last good version</span>" if row.held else ""
+            held = " <span class=error>refused by proxies</span>" if row.held else ""
             yield (
                 escape(row.ref.kind),
                 f"{escape(name)}{held}",
