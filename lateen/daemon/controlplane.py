@@ -75,6 +75,7 @@ from lateen.security.serving import (
     SMALL_MESSAGES,
     ServingCertificate,
     connection_limit,
+    renewed_connections,
 )
 from lateen.security.tokens import TokenIssuer
 from lateen.xds.auth import Authenticated, Believing
@@ -233,7 +234,8 @@ class ControlPlane:
     @contextlib.asynccontextmanager
     async def _grpc(self, addresses: Sequence[str], *, mutual: bool, trust: bool) -> AsyncIterator[None]:
         strangers = () if trust else (*SHORT_CONNECTIONS, connection_limit(open_files(), 8))
-        options = (*OPTIONS, connection_limit(open_files())) if mutual else (*SMALL_MESSAGES, *strangers)
+        lives = renewed_connections(self._settings.certificate_validity_s)
+        options = (*OPTIONS, *lives, connection_limit(open_files())) if mutual else (*SMALL_MESSAGES, *strangers)
         server = grpc.aio.server(options=(*SERVER_OPTIONS, *options))
         self._certificates.add_to(server)
         if trust:

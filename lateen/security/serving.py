@@ -45,6 +45,18 @@ SHORT_CONNECTIONS: tuple[tuple[str, int], ...] = (
 """For a server that strangers reach over the network: asking for a certificate takes one call, and a call whose
 message does not come ends with its connection."""
 
+_AGE_SHARE, _GRACE_SHARE = 0.4, 0.05
+_GRACE_MS: Final = 30_000
+
+
+def renewed_connections(validity_s: float) -> tuple[tuple[str, int], ...]:
+    """Options by which a connection ends before the certificate that opened it, which may be half over by then: its
+    caller comes back with the next one. Neither does a stream outlive its certificate, nor is a new one refused on a
+    connection that has. gRPC varies the age by a tenth."""
+    age_ms, grace_ms = (round(validity_s * share * 1000) for share in (_AGE_SHARE, _GRACE_SHARE))
+    return (("grpc.max_connection_age_ms", age_ms), ("grpc.max_connection_age_grace_ms", min(_GRACE_MS, grace_ms)))
+
+
 _CONNECTIONS: Final = (256, 16_384)
 _OTHER_FILES: Final = 6_000
 

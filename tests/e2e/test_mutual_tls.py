@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -110,3 +113,28 @@ def test_strict_refuses_plaintext_and_the_mesh_goes_on(bookinfo: Mesh, stranger:
     page = bookinfo.ask("/productpage").text
     assert "Book Details" in page
     assert "Book Reviews" in page
+
+
+@pytest.mark.long
+def test_a_mesh_whose_certificates_last_a_minute_drops_nothing() -> None:
+    """Every certificate is replaced several times, and every connection to the control plane with them."""
+    mesh = Mesh(f"short-{os.getpid()}")
+    mesh.flags["certificate_validity_s"] = 60
+    try:
+        mesh.up()
+        answers: Counter[int] = Counter()
+        end = time.monotonic() + 100
+        while time.monotonic() < end:
+            answers[mesh.ask("/productpage").status] += 1
+        assert answers.keys() == {200}
+        assert answers[200] > 100
+        lines = [json.loads(line) for line in (mesh.settings.layout().logs / "controlplane.log").open()]
+        issued = Counter(each["pod"] for each in lines if each["event"] == "certificate issued")
+        connected = Counter(each["proxy"] for each in lines if each["event"] == "proxy connected")
+        assert min(issued.values()) >= 3
+        assert min(connected.values()) >= 3
+        assert not [each for each in lines if each["event"] in ("stream refused", "certificate refused")]
+        statuses = json.loads(mesh.lateen("proxy-status", "-o", "json").stdout)
+        assert len(statuses) == len(connected)
+    finally:
+        mesh.remove()

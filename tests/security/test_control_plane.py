@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import datetime as dt
 import json
 import os
 from collections import Counter
@@ -270,3 +271,21 @@ async def test_rubbish_and_too_much_on_every_method_change_nothing(plane: Attack
 async def test_a_stream_that_says_nothing_is_ended(plane: Attacked) -> None:
     async with plane.channel(*await plane.identity("bank")) as channel:
         assert await code_of(stream(channel, ADS)) == "DEADLINE_EXCEEDED"
+
+
+@pytest.mark.long
+async def test_a_stream_ends_before_its_certificate() -> None:
+    """And one with the next certificate takes its place."""
+    async with attacked(certificate_validity_s=60) as short:
+        key, chain = await short.identity("bank")
+        ends = x509.load_pem_x509_certificate(chain.encode()).not_valid_after_utc
+        async with short.channel(key, chain) as channel:
+            call = stream(channel, ADS)
+            await call.write(first_request(VAULT))
+            assert await code_of(call) == ""
+            assert await code_of(call) == "UNAVAILABLE"
+            assert dt.datetime.now(dt.UTC) < ends
+        fresh, csr = new_request()
+        renewed = "".join((await short.signer.renew(csr, key=key, chain=chain))[:-1])
+        async with short.channel(fresh, renewed) as channel:
+            assert (await short.ask(channel, VAULT, CLUSTER)).type_url == CLUSTER
