@@ -1,7 +1,8 @@
 """The control plane's own metrics, for Prometheus; Istio's names where the meaning is the same.
 
 `loop_lag` measures how late the event loop runs what is due: whatever blocks it blocks pushes. All else is counted
-where it happens and only put into form when somebody asks.
+where it happens and only put into form when somebody asks. Istio's counters have no suffix `_total`, which a counter
+must have here, so that dashboards find them they are of unknown type.
 
 Source of Istio's names: https://istio.io/latest/docs/reference/commands/pilot-discovery/#metrics
 """
@@ -17,6 +18,7 @@ from typing import Final
 import msgspec
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import UnknownMetricFamily as Unsuffixed
 from prometheus_client.registry import Collector
 
 from lateen import __version__
@@ -112,8 +114,8 @@ class Metrics(Collector):
     def _pushes(self) -> Iterator[Metric]:
         journal = self._xds.journal
         yield GaugeMetricFamily("pilot_xds", "Connected proxies", value=self._xds.connected)
-        pushes = CounterMetricFamily("pilot_xds_pushes", "Responses sent, by type", labels=["type"])
-        refused = CounterMetricFamily("pilot_total_xds_rejects", "Responses that proxies refused", labels=["type"])
+        pushes = Unsuffixed("pilot_xds_pushes", "Responses sent, by type", labels=["type"])
+        refused = Unsuffixed("pilot_total_xds_rejects", "Responses that proxies refused", labels=["type"])
         rejects = Counter[str]()
         for name, count in sorted(self._xds.counters.items()):
             what, _, short = name.partition(" ")
@@ -152,7 +154,7 @@ class Metrics(Collector):
             ("pilot_k8s_cfg_events", "Changes of configuration objects", events.config),
             ("pilot_k8s_reg_events", "Changes of services and workloads", events.registry),
         ):
-            metric = CounterMetricFamily(name, what, labels=["type", "event"])
+            metric = Unsuffixed(name, what, labels=["type", "event"])
             for (kind, event), count in sorted(counts.items()):
                 metric.add_metric([kind, event], count)
             yield metric
@@ -190,8 +192,8 @@ class Metrics(Collector):
         )
 
 
-def _counter(name: str, what: str, counts: Mapping[str, int]) -> CounterMetricFamily:
-    metric = CounterMetricFamily(name, what, labels=["type"])
+def _counter(name: str, what: str, counts: Mapping[str, int]) -> Unsuffixed:
+    metric = Unsuffixed(name, what, labels=["type"])
     for label, count in sorted(counts.items()):
         metric.add_metric([label], count)
     return metric

@@ -214,9 +214,9 @@ async def test_pages_show_the_mesh_and_no_secret(plane: ControlPlane) -> None:
     assert plane.page("/api/overview").json()["objects"]["VirtualService"] == 1
     metrics = plane.page("/metrics").text
     assert 'lateen_objects{kind="Secret"} 1.0' in metrics
-    assert 'pilot_k8s_cfg_events_total{event="add",type="VirtualService"} 1.0' in metrics
+    assert 'pilot_k8s_cfg_events{event="add",type="VirtualService"} 1.0' in metrics
     assert "pilot_virt_services 1.0" in metrics
-    assert 'pilot_push_triggers_total{type="config"}' in metrics
+    assert 'pilot_push_triggers{type="config"}' in metrics
     assert 'pilot_proxy_convergence_time_bucket{le="30"}' in metrics
     assert "pilot_xds_cds_reject 0.0" in metrics
     assert plane.page("/healthz").status_code == plane.page("/readyz").status_code == 200
