@@ -33,7 +33,9 @@ class MarkRevision(msgspec.Struct, frozen=True):
         tx.mark(self.ref, self.revision, marks)
         if row is None or versions[0] is not version:
             return row
-        remedy = f"lateen rollback {self.ref.kind}/{self.ref.name} -n {self.ref.namespace}, or correct it"
+        name = f"{self.ref.kind} {self.ref.name}" if version.action == "create" else f"{self.ref.kind}/{self.ref.name}"
+        verb = "delete" if version.action == "create" else "rollback"
+        remedy = f"lateen {verb} {name} -n {self.ref.namespace}, or correct it"
         said = tuple(
             placed(Finding(code=CODE, level=Level.WARNING, message=str(each), ref=self.ref, remedy=remedy), row.source)
             for each in marks

@@ -118,7 +118,10 @@ class Past:
         for each in present:
             if each.good and bytes(each.body) != row.body:
                 return each
-        raise NotFoundError(f"there is no earlier good version of {ref.short}", remedy=f"lateen history {ref.short}")
+        raise NotFoundError(
+            f"there is no earlier good version of {ref.short}",
+            remedy=f"lateen history {ref.kind}/{ref.name} shows all; lateen delete {ref.kind} {ref.name} ends it",
+        )
 
     async def roll_back(self, targets: dict[Ref, Version | None], author: str, dry_run: bool) -> Rollback:
         """Brings objects to given versions: all of them, or none."""

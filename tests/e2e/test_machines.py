@@ -16,6 +16,7 @@ from lateen.apiserver.client import Client
 from lateen.security.ca_files import open_ca
 from tests.e2e.machines import Host
 from tests.e2e.mesh import Mesh, eventually, say
+from tests.e2e.test_status import programmed, route
 
 Json = dict[str, Any]
 PRINCIPAL = "cluster.local/ns/default/sa/vm-account"
@@ -224,6 +225,33 @@ def test_the_end_of_a_group_ends_its_machines(bookinfo: Mesh, host: Host) -> Non
     eventually(lambda: from_pod(mesh, "http://hello/")[0][0], lambda code: code == 503)
     said = eventually(lambda: [each["reason"] for each in host.events("not joined")])
     assert "there is no WorkloadGroup default/hello" in said[0]
+
+
+@pytest.mark.long
+def test_a_machine_that_is_cut_off_is_behind_then_gone_then_back(bookinfo: Mesh, host: Host) -> None:
+    """No packet passes: its stream neither ends nor answers, until the keep-alive (40 s) does."""
+    mesh = bookinfo
+    mesh.apply(SERVICE, ACCOUNT, group(), GATEWAY)
+    host.agent(bundle(mesh, host))
+    joined(host)
+    eventually(lambda: from_machine(host, "http://details:9080/details/0")[0][0], lambda code: code == 200, 30)
+    rule = route("details", 501)
+    mesh.apply(rule)
+    mesh.lateen("wait", "vs/details")
+    machine = f"hello-{host.address}.default"
+    assert machine in json.loads(mesh.lateen("why-push", "vs/details", "-o", "json").stdout)[0]["proxies"]
+    everybody = programmed(mesh, rule)["message"]
+    host.cut_off()
+    mesh.apply(route("details", 502))
+    assert f"{machine} has not answered" in mesh.lateen("wait", "vs/details", "--timeout", "3", expect=3).stdout
+    assert f"{machine} behind for" in mesh.lateen("status").stdout
+    mesh.lateen("wait", "vs/details", "--timeout", "60")
+    assert "behind" not in mesh.lateen("status", expect=None).stdout
+    eventually(lambda: entries(mesh), lambda found: found == [], 60)
+    host.mend()
+    eventually(lambda: entries(mesh), lambda found: len(found) == 1, 90)
+    eventually(lambda: from_machine(host, "http://details:9080/details/0")[0][0], lambda code: code == 200, 60)
+    eventually(lambda: programmed(mesh, rule)["message"], lambda message: message == everybody)
 
 
 def test_who_is_turned_away_is_told_why(bookinfo: Mesh, host: Host) -> None:
