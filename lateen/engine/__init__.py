@@ -1,5 +1,6 @@
 """Inputs, memoised queries and watches: see `lateen.engine.graph`."""
 
-from lateen.engine.graph import CycleError, Graph, Index, Key, Q, Transaction, Watch, Why
+from lateen.engine.cells import CycleError, Index, Key, Transaction, Why
+from lateen.engine.graph import Graph, Q, Watch
 
 __all__ = ["CycleError", "Graph", "Index", "Key", "Q", "Transaction", "Watch", "Why"]

@@ -17,101 +17,28 @@ there. Objects that are absent are dependencies too: reading one that does not e
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, cast
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+
+from lateen.engine.cells import (
+    CHECK,
+    CLEAN,
+    DIRTY,
+    Cell,
+    CycleError,
+    Index,
+    Key,
+    Node,
+    Transaction,
+    Why,
+    read_by,
+    unread_by,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-
-CLEAN: Final = 0
-CHECK: Final = 1
-DIRTY: Final = 2
-
-
-class Key(Protocol):
-    """Names one input. Hashable, ordered among keys of the same kind; `collection` groups inputs for indexes."""
-
-    @property
-    def collection(self) -> Hashable: ...
-    def __hash__(self) -> int: ...
-    def __lt__(self, other: Any) -> bool: ...
-
-
-class CycleError(Exception):
-    """A query read itself, directly or through others. A bug in lateen, never a user's mistake."""
-
-
-@dataclass(frozen=True, eq=False)
-class Index(Generic[K, V]):
-    """A named grouping of the inputs of one collection: `keys(key, value)` gives the groups a value belongs to.
-
-    Compared by identity: declare each once, at module level.
-    """
-
-    collection: Hashable
-    keys: Callable[[Any, V], Iterable[K]]
-    name: str
-
-
-@dataclass(frozen=True)
-class Transaction:
-    """Puts and deletes that become visible together, as one revision."""
-
-    put: Iterable[tuple[Key, Any]] = ()
-    delete: Iterable[Key] = ()
-
-
-class _Cell:
-    """A source of change: one input, or one group of an index. Readers are nodes."""
-
-    __slots__ = ("changed_at", "name", "readers", "value")
-
-    def __init__(self, name: object, changed_at: int) -> None:
-        self.name = name
-        self.changed_at = changed_at
-        self.readers: set[_Node] = set()
-        self.value: Any = None
-
-
-class _Node:
-    """One memoised query result."""
-
-    __slots__ = (
-        "args",
-        "changed_at",
-        "deps",
-        "error",
-        "fn",
-        "readers",
-        "running",
-        "state",
-        "value",
-        "verified_at",
-        "watch",
-    )
-
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        self.fn = fn
-        self.args = args
-        self.value: Any = None
-        self.error: Exception | None = None
-        self.changed_at = 0
-        self.verified_at = -1
-        self.deps: _Deps = {}
-        self.readers: set[_Node] = set()
-        self.state = DIRTY
-        self.running = False
-        self.watch: Watch[Any] | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.fn.__name__}({', '.join(map(str, self.args))})"
-
-
-_Deps = dict["_Cell | _Node", None]
 
 
 class Watch(Generic[R]):
@@ -119,7 +46,7 @@ class Watch(Generic[R]):
 
     __slots__ = ("_graph", "_node", "holders", "reported_at")
 
-    def __init__(self, graph: Graph, node: _Node) -> None:
+    def __init__(self, graph: Graph, node: Node) -> None:
         self._graph = graph
         self._node = node
         self.holders = 0
@@ -140,15 +67,6 @@ class Watch(Generic[R]):
         if self.holders == 0:
             self._node.watch = None
             self._graph._pending.pop(self._node, None)
-
-
-@dataclass
-class Why:
-    """Why an answer is what it is: the query, when it last changed, and what it read."""
-
-    name: str
-    changed_at: int
-    reads: list[Why] = field(default_factory=list["Why"])
 
 
 class Q:
@@ -193,15 +111,16 @@ class Graph:
     def __init__(self) -> None:
         self.revision = 0
         self.ran = 0  # queries so far
-        self._cells: dict[Key, _Cell] = {}
+        self._cells: dict[Key, Cell] = {}
         self._members: dict[Index[Any, Any], dict[Hashable, dict[Key, None]]] = {}
-        self._groups: dict[tuple[Index[Any, Any], Hashable], _Cell] = {}
-        self._listed: dict[Index[Any, Any], _Cell] = {}
+        self._groups: dict[tuple[Index[Any, Any], Hashable], Cell] = {}
+        self._listed: dict[Index[Any, Any], Cell] = {}
         self._indexes: dict[Hashable, list[Index[Any, Any]]] = {}
         self._by_kind: dict[Hashable, dict[Key, None]] = {}
-        self._nodes: dict[tuple[Callable[..., Any], tuple[Any, ...]], _Node] = {}
-        self._stack: list[_Node] = []
-        self._pending: dict[_Node, None] = {}
+        self._nodes: dict[Callable[..., Any], dict[tuple[Any, ...], Node]] = {}
+        self._reads: list[dict[Cell | Node, None]] = []
+        self._stack: list[Node] = []
+        self._pending: dict[Node, None] = {}
         self._q = Q(self)
         self._trace: list[str] | None = None
 
@@ -248,10 +167,10 @@ class Graph:
                     group_cell.value = None
                     self._touch(group_cell)
 
-    def _touch(self, cell: _Cell) -> None:
+    def _touch(self, cell: Cell) -> None:
         cell.changed_at = self.revision
-        stack: list[_Node] = []
-        for node in cell.readers:
+        stack: list[Node] = []
+        for node in cell.readers or ():
             if node.state == CLEAN:
                 stack.append(node)
             node.state = DIRTY
@@ -259,7 +178,7 @@ class Graph:
             node = stack.pop()
             if node.watch is not None:
                 self._pending[node] = None
-            for reader in node.readers:
+            for reader in node.readers or ():
                 if reader.state == CLEAN:
                     reader.state = CHECK
                     stack.append(reader)
@@ -285,10 +204,11 @@ class Graph:
         node = self._node(fn, args)
         with contextlib.suppress(Exception):
             self._pull(node)
-        if node.watch is None:
-            node.watch = Watch(self, node)
-        node.watch.holders += 1
-        return node.watch
+        watch = cast("Watch[R] | None", node.watch)
+        if watch is None:
+            watch = node.watch = Watch[R](self, node)
+        watch.holders += 1
+        return watch
 
     def drain(self) -> Iterator[Watch[Any]]:
         """Re-checks watched queries that may have changed and yields those whose answer did.
@@ -299,7 +219,7 @@ class Graph:
             node, _ = self._pending.popitem()
             with contextlib.suppress(Exception):
                 self._pull(node)
-            if (watch := node.watch) is not None and node.changed_at > watch.reported_at:
+            if (watch := cast("Watch[Any] | None", node.watch)) is not None and node.changed_at > watch.reported_at:
                 watch.reported_at = node.changed_at
                 yield watch
 
@@ -314,30 +234,32 @@ class Graph:
         with contextlib.suppress(Exception):
             self._pull(node)
 
-        def explain(item: _Node | _Cell) -> Why:
-            reads = [explain(dep) for dep in item.deps] if isinstance(item, _Node) else []
+        def explain(item: Node | Cell) -> Why:
+            reads = [explain(dep) for dep in item.deps] if isinstance(item, Node) else []
             return Why(str(item.name), item.changed_at, reads)
 
         return explain(node)
 
     def sweep(self) -> int:
         """Forgets every query that no watch depends on; returns how many."""
-        keep: set[_Node] = set()
-        stack = [node for node in self._nodes.values() if node.watch is not None]
+        keep: set[Node] = set()
+        stack = [node for nodes in self._nodes.values() for node in nodes.values() if node.watch is not None]
         while stack:
             node = stack.pop()
             if node not in keep:
                 keep.add(node)
-                stack.extend(dep for dep in node.deps if isinstance(dep, _Node))
-        dead = [(key, node) for key, node in self._nodes.items() if node not in keep]
-        for key, node in dead:
-            self._unread(node, node.deps, {})
-            del self._nodes[key]
+                stack.extend(dep for dep in node.deps if isinstance(dep, Node))
+        before = len(self)
+        for nodes in self._nodes.values():
+            for node in [node for node in nodes.values() if node not in keep]:
+                for dep in node.deps:
+                    unread_by(dep, node)
+                del nodes[node.args]
         for place in [place for place, group in self._groups.items() if not group.readers]:
             del self._groups[place]
         for key in [key for key, cell in self._cells.items() if cell.value is None and not cell.readers]:
             del self._cells[key]
-        return len(dead)
+        return before - len(self)
 
     def fork(self) -> Graph:
         """A graph with the same inputs, nothing memoised and nobody watching: to ask what would be if."""
@@ -357,21 +279,23 @@ class Graph:
             self._trace = None
 
     def __len__(self) -> int:
-        return len(self._nodes)
+        return sum(map(len, self._nodes.values()))
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    def _node(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> _Node:
-        key = (fn, args)
-        node = self._nodes.get(key)
+    def _node(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Node:
+        nodes = self._nodes.get(fn)
+        if nodes is None:
+            nodes = self._nodes[fn] = {}
+        node = nodes.get(args)
         if node is None:
-            node = self._nodes[key] = _Node(fn, args)
+            node = nodes[args] = Node(fn, args)
         return node
 
-    def _cell(self, key: Key) -> _Cell:
+    def _cell(self, key: Key) -> Cell:
         cell = self._cells.get(key)
         if cell is None:
-            cell = self._cells[key] = _Cell(key, self.revision)
+            cell = self._cells[key] = Cell(key, self.revision)
         return cell
 
     def _grouped(self, index: Index[Any, Any]) -> dict[Hashable, dict[Key, None]]:
@@ -384,28 +308,28 @@ class Graph:
             self._indexes.setdefault(index.collection, []).append(index)
         return self._members[index]
 
-    def _groups_of(self, index: Index[Any, Any]) -> _Cell:
+    def _groups_of(self, index: Index[Any, Any]) -> Cell:
         cell = self._listed.get(index)
         if cell is None:
-            cell = self._listed[index] = _Cell(f"groups of {index.name}", self.revision)
+            cell = self._listed[index] = Cell(f"groups of {index.name}", self.revision)
             cell.value = frozenset(self._grouped(index))
         return cell
 
-    def _group(self, index: Index[Any, Any], group: Hashable) -> _Cell:
+    def _group(self, index: Index[Any, Any], group: Hashable) -> Cell:
         self._grouped(index)
         cell = self._groups.get((index, group))
         if cell is None:
-            cell = self._groups[index, group] = _Cell(f"{index.name}[{group}]", self.revision)
+            cell = self._groups[index, group] = Cell(f"{index.name}[{group}]", self.revision)
         return cell
 
     def _collect(self, index: Index[Any, Any], group: Hashable) -> tuple[Any, ...]:
         return tuple(self._cells[key].value for key in sorted(self._members[index].get(group, ())))
 
-    def _record(self, dep: _Cell | _Node) -> None:
-        if self._stack:
-            self._stack[-1].deps[dep] = None
+    def _record(self, dep: Cell | Node) -> None:
+        if self._reads:
+            self._reads[-1][dep] = None
 
-    def _pull(self, node: _Node) -> Any:
+    def _pull(self, node: Node) -> Any:
         if node.running:
             raise CycleError(" -> ".join(each.name for each in [*self._stack, node]))
         if node.state != CLEAN:
@@ -417,46 +341,44 @@ class Graph:
             raise node.error
         return node.value
 
-    def _stale(self, node: _Node) -> bool:
+    def _stale(self, node: Node) -> bool:
         verified_at = node.verified_at
         for dep in node.deps:
-            if isinstance(dep, _Node) and dep.state != CLEAN:
+            if isinstance(dep, Node) and dep.state != CLEAN:
                 with contextlib.suppress(Exception):
                     self._pull(dep)
             if dep.changed_at > verified_at:
                 return True
         return False
 
-    def _run(self, node: _Node) -> None:
+    def _run(self, node: Node) -> None:
         self.ran += 1
         if self._trace is not None:
             self._trace.append(node.name)
-        before, node.deps = node.deps, {}
+        reads: dict[Cell | Node, None] = {}
         value, error = None, None
         node.running = True
         self._stack.append(node)
+        self._reads.append(reads)
         try:
             value = node.fn(self._q, *node.args)
         except CycleError:
-            node.deps = before
             raise
         except Exception as exception:  # contained: only what depends on this answer sees it
             error = exception
         finally:
             self._stack.pop()
+            self._reads.pop()
             node.running = False
-        self._unread(node, before, node.deps)
+        before, node.deps = node.deps, tuple(reads)
+        for dep in before:
+            if dep not in reads:
+                unread_by(dep, node)
         for dep in node.deps:
-            dep.readers.add(node)
+            read_by(dep, node)
         same = node.verified_at >= 0 and (
             (error is None and node.error is None and value == node.value)
             or (error is not None and node.error is not None and repr(error) == repr(node.error))
         )
         if not same:
             node.value, node.error, node.changed_at = value, error, self.revision
-
-    @staticmethod
-    def _unread(node: _Node, before: _Deps, keep: _Deps) -> None:
-        for dep in before:
-            if dep not in keep:
-                dep.readers.discard(node)
