@@ -36,6 +36,7 @@ from lateen.xds.catalogue import Catalogue
 from lateen.xds.journal import Journal
 from lateen.xds.learned import Memory
 from lateen.xds.nack import Court, Divide, Quarantine, Refusal
+from lateen.xds.pace import Pace
 from lateen.xds.progress import Behind, Progress, lagging, progress
 from lateen.xds.pump import Pump
 from lateen.xds.request import Protocol, Requests
@@ -55,6 +56,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 
 FIRST_REQUEST_S: Final = 10.0
 """How long a stream may be silent at its beginning."""
+FAREWELL_S: Final = 1.0
+"""How long a client may take to read why its stream ends."""
 MAX_STREAMS: Final = 8
 """Streams of one proxy at a time; a restarted one may be back before the old one is known to be gone."""
 REQUESTS: Final = (200.0, 2_000.0)
@@ -117,6 +120,7 @@ class XdsServer:
         self._news: list[Callable[[], None]] = []
         self._responses = Responses(types, self.pump)
         self._proxies: Counter[Proxy] = Counter()
+        self._pace = Pace(self.pump.wake)
 
         def place_of(q: Q, proxy: Proxy, everything: bool) -> Place:
             scope = q(scope_of, proxy)
@@ -238,6 +242,7 @@ class XdsServer:
             self.pump,
             lambda on_change, everything: self.pump.watch(on_change, self._place_of, proxy, everything),
             self._events,
+            self._pace,
             self._memory_of(proxy) if self._memory_of is not None else None,
         )
         self._streams[stream] = None
@@ -249,7 +254,11 @@ class XdsServer:
             try:
                 await self._until_expelled(stream, self._read(stream, requests, reading, writer))
             except Refused as refused:
-                await context.abort(refused.code, str(refused))
+                try:
+                    async with asyncio.timeout(FAREWELL_S):
+                        await context.abort(refused.code, str(refused))
+                except TimeoutError:  # it does not read: the call ends without a word
+                    raise asyncio.CancelledError from None
             finally:
                 writer.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -307,6 +316,10 @@ class XdsServer:
     def _flush(self) -> Iterator[None]:
         ready, self._ready = self._ready, {}
         for stream in ready:
+            if self._pace.full:
+                if stream in self._streams:
+                    self._ready[stream] = None
+                continue
             stream.flush()
             yield
         self._responses.end_round()
@@ -356,4 +369,6 @@ class XdsServer:
 
 async def _write(stream: Stream, context: Context) -> None:
     while True:
-        await context.write(await stream.outbox.get())
+        data, written = await stream.outbox.get()
+        await context.write(data)
+        written()

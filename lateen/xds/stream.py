@@ -23,6 +23,7 @@ from lateen.xds.catalogue import Catalogue
 from lateen.xds.demand import Demand, in_steps
 from lateen.xds.lags import NOTHING, Lag, Lags
 from lateen.xds.learned import Memory
+from lateen.xds.pace import Pace
 from lateen.xds.pump import Handle, Pump
 from lateen.xds.request import Protocol, Request
 from lateen.xds.responses import Responses
@@ -49,7 +50,7 @@ class Events:
 
 
 class Stream:
-    """One client's stream. For the loop's thread; `outbox` is what the transport writes.
+    """One client's stream. For the loop's thread; `outbox` is what the transport writes, and what it calls then.
 
     `place` watches where the proxy stands; its second argument says that the proxy gets everything whatever it can.
     """
@@ -65,6 +66,7 @@ class Stream:
         pump: Pump,
         place: Callable[[Callable[[], None], bool], Handle[Place]],
         events: Events,
+        pace: Pace,
         memory: Memory | None = None,
     ) -> None:
         self.proxy = proxy
@@ -73,11 +75,12 @@ class Stream:
         self.peer = peer
         self.subscriptions: dict[int, Subscription] = {}
         self.lags = Lags()
-        self.outbox: asyncio.Queue[bytes] = asyncio.Queue(OUTBOX_MAX)
+        self.outbox: asyncio.Queue[tuple[bytes, Callable[[], None]]] = asyncio.Queue(OUTBOX_MAX)
         self._catalogue = catalogue
         self._responses = responses
         self._pump = pump
         self._events = events
+        self._pace = pace
         self._types = catalogue.types
         self._index = {each.type_url: index for index, each in enumerate(self._types)}
         out = Out(self._write, lambda: events.ready(self), self._sent)
@@ -127,10 +130,10 @@ class Stream:
         self._do(self._detach)
 
     def _write(self, data: bytes) -> None:
-        try:
-            self.outbox.put_nowait(data)
-        except asyncio.QueueFull:
+        if self.outbox.full():
             self._events.overrun(self)
+        else:
+            self.outbox.put_nowait((data, self._pace.made(len(data))))
 
     def _do(self, work: Callable[[], Iterator[None]]) -> None:
         self._work.append(work)

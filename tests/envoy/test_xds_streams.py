@@ -324,6 +324,31 @@ async def test_a_query_that_fails_leaves_clients_what_they_have(directory: Path)
         assert names(await talk.hear()) == ["poison"]
 
 
+async def test_a_client_that_does_not_read_is_let_go(directory: Path) -> None:
+    """Whatever it asks for, no more than a few responses wait for it."""
+    server = XdsServer(Graph(), TOYS, scope_by_label, Believing())
+    async with (
+        serving(server, f"unix:{directory}/xds.sock"),
+        grpc.aio.insecure_channel(f"unix:{directory}/xds.sock") as channel,
+    ):
+        talk = Talk(channel)
+        await talk.subscribe(CLUSTER)
+
+        async def ask() -> None:
+            for number in range(1_500):
+                await talk.subscribe("type.googleapis.com/unknown", f"{number}" * 2_000)
+
+        async with asyncio.timeout(30):
+            while not server.proxies():
+                await asyncio.sleep(0.01)
+            asking = asyncio.create_task(ask())
+            while server.proxies():
+                await asyncio.sleep(0.01)
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
+            await asking
+
+
 # -- who gets in --------------------------------------------------------------------------------------------------
 
 
