@@ -7,6 +7,7 @@ Source: the defaults in Kubernetes' API reference of each kind.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -61,6 +62,12 @@ def _autoscaler(document: Json) -> Json:
 
 
 def _secret(document: Json) -> Json:
+    """`stringData` is for writing only: it is kept as `data`."""
+    said = map_at(document, "stringData")
+    if said and all(isinstance(each, str) for each in said.values()):
+        coded = {name: base64.b64encode(each.encode()).decode() for name, each in said.items()}
+        document = {name: part for name, part in document.items() if name != "stringData"}
+        document["data"] = {**map_at(document, "data"), **coded}
     return document if "type" in document else {**document, "type": "Opaque"}
 
 

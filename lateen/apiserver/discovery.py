@@ -6,7 +6,7 @@ Source: https://kubernetes.io/docs/concepts/overview/kubernetes-api/
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +16,7 @@ from starlette.responses import Response
 from lateen import __version__
 from lateen.api import schema
 from lateen.api.struct import Json, map_at
+from lateen.apiserver import openapi_protobuf
 from lateen.apiserver.errors import NotFoundError
 from lateen.apiserver.measures import MEASURES
 from lateen.apiserver.resources import VERBS, Form, Resource, Resources
@@ -25,7 +26,6 @@ KUBERNETES: Final = ("1", "34")
 """The version of Kubernetes whose API this is like; clients turn features on by it."""
 
 _AGGREGATED: Final = "as=APIGroupDiscoveryList"
-_PROTO_V2: Final = "application/com.github.proto-openapi.spec.v2"
 _ELSEWHERE: Final[Mapping[str, Json]] = {
     "scale": {"group": "autoscaling", "version": "v1"},
     "eviction": {"group": "policy", "version": "v1"},
@@ -200,32 +200,32 @@ class Discovery:
         return json_response(self._document(group, version))
 
     def openapi_v2(self, request: Request) -> Response:
-        """`/openapi/v2`: the definitions of everything, as JSON; the protobuf form is not made here."""
-        accept = request.headers.get("accept", "")
+        """`/openapi/v2`: the definitions of everything, as JSON, or in protobuf for clients that take nothing else."""
+        if openapi_protobuf.asked_for(request.headers.get("accept", "")):
+            content = self._kept("v2 protobuf", lambda: openapi_protobuf.encode(self._definitions_v2()))
+            return Response(content, media_type=openapi_protobuf.MEDIA_TYPE)
+        return json_response(self._kept("v2", lambda: msgspec.json.encode(self._definitions_v2())))
+
+    def _definitions_v2(self) -> Json:
         definitions: Json = {}
         for each in self._resources.all():
             for form in each.versions.values():
                 definitions |= _definitions(each, form)
-        text = msgspec.json.encode(
-            {
-                "swagger": "2.0",
-                "info": {"title": "lateen", "version": __version__},
-                "paths": {},
-                "definitions": definitions,
-            }
-        ).replace(b"#/components/schemas/", b"#/definitions/")
-        kind = "application/json"
-        if _PROTO_V2 in accept and "json" not in accept and "*/*" not in accept:
-            kind = f"{_PROTO_V2}.v1.0+json"
-        return Response(text, media_type=kind)
+        info = {"title": "lateen", "version": __version__}
+        said = msgspec.json.encode({"swagger": "2.0", "info": info, "paths": {}, "definitions": definitions})
+        return msgspec.json.decode(said.replace(b"#/components/schemas/", b"#/definitions/"))
 
-    def _document(self, group: str, version: str) -> bytes:
-        key = (self._resources.generation, f"{group}/{version}")
+    def _kept(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """What is made once for all until a definition changes."""
+        key = (self._resources.generation, name)
         made = self._specs.get(key)
         if made is None:
             self._specs = {old: each for old, each in self._specs.items() if old[0] == key[0]}
-            made = self._specs[key] = msgspec.json.encode(self._make(group, version))
+            made = self._specs[key] = make()
         return made
+
+    def _document(self, group: str, version: str) -> bytes:
+        return self._kept(f"{group}/{version}", lambda: msgspec.json.encode(self._make(group, version)))
 
     def _make(self, group: str, version: str) -> Json:
         schemas: Json = {}

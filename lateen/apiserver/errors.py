@@ -218,6 +218,8 @@ def to_status(error: ApiError) -> Json:
             {"reason": "FieldManagerConflict", "message": f"conflict with {each.manager}", "field": each.path}
             for each in error.conflicts
         ]
+    if isinstance(error, InvalidError) and not causes:  # kubectl shows nothing of a 422 but its causes
+        causes = [{"reason": "FieldValueInvalid", "message": str(error), "field": ""}]
     details: Json = {"causes": causes, "remedy": error.remedy}
     resume = error.resume if isinstance(error, GoneError) else ""
     if error.about is not None:

@@ -17,6 +17,7 @@ import msgspec
 from lateen.api.struct import Json
 from lateen.apiserver.deletion import end, remove
 from lateen.apiserver.errors import ConflictError, ExistsError, InvalidError, NotFoundError
+from lateen.apiserver.jobs import with_selector
 from lateen.apiserver.rows import Row, Version, facts_of
 from lateen.apiserver.transactions import Transaction, check_preconditions, existing, metadata_of, ref_of
 from lateen.lib.findings import Finding
@@ -37,6 +38,7 @@ _OWNED = (
 )
 
 _SAID_OF_VERSION = ("proxies", "traffic")
+_JOB = ("batch", "Job")
 _FIRST_STATUS: Mapping[tuple[str, str], Json] = {("", "Namespace"): {"phase": "Active"}}
 
 
@@ -219,6 +221,8 @@ def _create(tx: Transaction, ref: Ref, document: Json, said: dict[str, Any], bef
     metadata = {key: value for key, value in given.items() if key not in _OWNED}
     created = (before or {}).get("creationTimestamp", tx.now)
     metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": created}
+    if ref.collection == _JOB:
+        document = with_selector(document, metadata["uid"], ref.name)
     facts = facts_of(metadata)
     return tx.put(
         Row(

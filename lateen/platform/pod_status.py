@@ -46,7 +46,7 @@ def running(pod: Json, state: PodState, now: float) -> Json:
         "startTime": d.timestamp(state.started_at),
         "conditions": _conditions(pod, initialized=initialized, ready=state.ready and not ended, shown=shown, now=now),
         **({"initContainerStatuses": initial} if initial else {}),
-        "containerStatuses": [_container(each) for each in shown],
+        "containerStatuses": [_container(each) | ({"ready": False} if ended else {}) for each in shown],
     }
 
 

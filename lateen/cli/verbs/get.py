@@ -28,6 +28,7 @@ Json = dict[str, Any]
 @click.option("-A", "--all-namespaces", "everywhere", is_flag=True)
 @click.option("-l", "--selector", "labels", default="", help="Only objects with these labels.")
 @click.option("--at", default="", metavar="REVISION|TIME", help="As they were then (without statuses).")
+@click.option("--show-managed-fields", "managed", is_flag=True, help="With -o yaml and json: who set which field.")
 @mesh
 @output()
 def command(
@@ -37,6 +38,7 @@ def command(
     everywhere: bool,
     labels: str,
     at: str,
+    managed: bool,
     name: str | None,
     settings_file: Path | None,
     output: str,
@@ -58,6 +60,7 @@ def command(
     else:
         objects = asyncio.run(_read(socket, wanted, names, space, labels))
     if output != "table":
+        objects = objects if managed else [_without_managers(each) for each in objects]
         alone = len(names) == 1 and len(objects) == 1
         document(objects[0] if alone else {"apiVersion": "v1", "kind": "List", "items": objects}, output)
         return
@@ -102,6 +105,10 @@ async def _read_then(
         if not any(each["metadata"]["name"] == name for each in found):
             raise LateenError(f"there was no {name} at revision {answer['revision']}", remedy="lateen history")
     return found
+
+
+def _without_managers(each: Json) -> Json:
+    return {**each, "metadata": {key: part for key, part in each["metadata"].items() if key != "managedFields"}}
 
 
 def _row(each: Json) -> tuple[object, ...]:

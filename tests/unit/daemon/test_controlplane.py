@@ -230,7 +230,7 @@ async def test_pages_show_the_mesh_and_no_secret(plane: ControlPlane) -> None:
     assert "hunter3" not in shown
     assert "blue" in shown
     # The API itself gives them to the mesh's own user.
-    assert (await plane.client.get("secret", "s"))["stringData"] == {"password": "hunter2"}
+    assert (await plane.client.get("secret", "s"))["data"]["password"] == "aHVudGVyMg=="
 
 
 async def test_names_of_objects_cannot_script_the_page(plane: ControlPlane) -> None:
