@@ -44,19 +44,20 @@ NOBODY: Final = Reach()
 
 def reach(ref: Ref, bodies: Iterable[Json], domain: str) -> Reach:
     """The reach of a change of that object; `bodies` are what it was and is, without metadata."""
-    specs: list[Json] = [each.get("spec") or {} for each in bodies]
+    istio = ref.group.endswith(".istio.io")
+    specs: list[Json] = [each.get("spec") or {} for each in bodies] if istio else []
     match ref.kind:
-        case "VirtualService":
+        case "VirtualService" if istio:
             hosts = [each for spec in specs for each in _of_virtual_service(spec)]
-        case "DestinationRule":
+        case "DestinationRule" if istio:
             hosts = [str(spec.get("host", "")) for spec in specs]
-        case "ServiceEntry":
+        case "ServiceEntry" if istio:
             hosts = [str(each) for spec in specs for each in spec.get("hosts") or ()]
-        case "Service":
+        case "Service" if not ref.group:
             return Reach(frozenset({service_host(ref.name, ref.namespace, domain)}))
-        case _ if ref == Ref("", "ConfigMap", ROOT_NAMESPACE, MESH_CONFIG_NAME) or ref.group.endswith(".istio.io"):
+        case _ if istio or ref == Ref("", "ConfigMap", ROOT_NAMESPACE, MESH_CONFIG_NAME):
             return Reach(everybody=True)
-        case kind if kind in _WORKLOADS:
+        case kind if kind in _WORKLOADS and ref.group in ("", "apps"):
             return Reach(namespace=ref.namespace)
         case _:
             return NOBODY

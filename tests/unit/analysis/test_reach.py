@@ -43,6 +43,8 @@ def to(host: str) -> list[dict[str, Any]]:
         (Ref("apps", "Deployment", "other", "x"), {}, False),
         (Ref("", "Service", "default", "details"), {}, True),
         (Ref("", "Service", "default", "reviews"), {}, False),
+        (Ref("serving.example", "Service", "default", "details"), {"spec": [1]}, False),
+        (Ref("other.example", "VirtualService", "default", "details"), {"spec": "x"}, False),
         (Ref("rbac.authorization.k8s.io", "Role", "default", "x"), {}, False),
     ],
 )
