@@ -3,7 +3,8 @@
     python -m lateen.bench.api_server STORE SOCKET
 
 Prints one line of JSON when it serves (`start_s`: from the start of the program, with everything loaded; `import_s` of
-that is Python's imports), and one for each line that is sent to it: how late its loop woke up since the line before.
+that is Python's imports, `cpu_s` what it cost the processor), and one for each line that is sent to it: how late its
+loop woke up since the line before.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ async def main(path: Path, socket: Path) -> None:
     lags: list[float] = []
     lag = asyncio.create_task(measure(lags))
     now = time.monotonic()
-    _say({"start_s": round(now - BEGUN, 3), "import_s": round(imported - BEGUN, 3)})
+    times = {"start_s": now - BEGUN, "import_s": imported - BEGUN, "cpu_s": time.process_time()}
+    _say({name: round(each, 3) for name, each in times.items()})
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     while await lines.readline():

@@ -309,7 +309,7 @@ def _show_api(report: ApiReport) -> None:
     plan = report.plan
     columns = ("", *(each.name for each in report.servers))
     rows = [
-        ("start", *(f"{each.start_s:.2f} s" for each in report.servers)),
+        ("start, CPU of it", *(f"{each.start_s:.2f} s, {each.start_cpu_s:.2f} s" for each in report.servers)),
         (f"list of {plan.objects:,}", *(f"{each.list_s:.2f} s, {each.list_mib:.1f} MiB" for each in report.servers)),
         ("the same as a table", *(f"{each.table_s:.2f} s" for each in report.servers)),
         ("list, watch, first event", *(f"{each.watch_s:.2f} s" for each in report.servers)),
