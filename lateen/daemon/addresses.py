@@ -16,7 +16,7 @@ from lateen.apiserver.rows import Row
 from lateen.apiserver.store import Store
 from lateen.apiserver.transactions import Transaction
 from lateen.lib.ids import Ref
-from lateen.model.services import unwritten_addresses
+from lateen.model.auto_addresses import unwritten_addresses
 from lateen.xds.pump import Pump
 
 _log = structlog.stdlib.get_logger("lateen.addresses")

@@ -2,10 +2,8 @@
 
 A service has one full host name. A host claimed several times (a Service and ServiceEntries, in one or more
 namespaces) is a list of candidates: the Kubernetes Service first, then the oldest; who asks gets the one of its
-own namespace, else the first it may see. A ServiceEntry host without addresses gets a virtual one from
-240.240.0.0/16: the one in the entry's status, else one that is a function of all such hosts, so that every replica
-and restart agrees. What is written to the status (`unwritten_addresses`) stays with its host as long as that lasts:
-no other host's coming or going moves an address that applications have looked up.
+own namespace, else the first it may see. A ServiceEntry host without addresses gets a virtual one
+(`auto_addresses`).
 
 Source: https://istio.io/latest/docs/reference/config/networking/service-entry/
 """
@@ -13,7 +11,6 @@ Source: https://istio.io/latest/docs/reference/config/networking/service-entry/
 from __future__ import annotations
 
 import enum
-import hashlib
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -23,15 +20,14 @@ from lateen.api.istio.service_entry import ServiceEntry
 from lateen.api.objects import everywhere, get, ref_of
 from lateen.engine import Index, Q
 from lateen.lib.ids import Ref
+from lateen.model.auto_addresses import AUTO_RANGE, allocates, auto_address, auto_hosts, hosts_without_address
 from lateen.model.distribution import distribution
-from lateen.model.hosts import is_wildcard, parse_service_host, service_host
+from lateen.model.hosts import parse_service_host, service_host
 from lateen.model.mesh import default_service_export, domain
 from lateen.model.protocols import Protocol, parse_protocol, port_protocol
 
 EXPORT_ANNOTATION = "networking.istio.io/exportTo"
-AUTOALLOCATE_LABEL = "networking.istio.io/enable-autoallocate-ip"
 EVERYWHERE = ("*",)
-AUTO_RANGE = "240.240.0.0/16"
 
 
 class Resolution(enum.StrEnum):
@@ -157,7 +153,7 @@ def address_ranges(q: Q) -> tuple[str, ...]:
     """The ranges that virtual addresses of Services and automatic ones are from, sorted: the first 16 bits of each, so
     that they stay as services come and go."""
     found = set(q.groups(_RANGES))
-    if q(_hosts_without_address):
+    if q(hosts_without_address):
         found.add(AUTO_RANGE)
     return tuple(sorted(found))
 
@@ -167,7 +163,7 @@ def hosts_at(q: Q, address: str) -> tuple[str, ...]:
     cluster_domain = q(domain)
     found = {service_host(each.name, each.namespace, cluster_domain) for each in q.group(_SERVICES_AT, address)}
     found.update(host.lower() for each in q.group(_ENTRIES_AT, address) for host in each.spec.hosts)
-    if (host := q(_auto_hosts).get(address)) is not None:
+    if (host := q(auto_hosts).get(address)) is not None:
         found.add(host)
     return tuple(sorted(found))
 
@@ -219,7 +215,7 @@ def entry_service(q: Q, namespace: str, name: str, host: str) -> MeshService | N
         for port in spec.ports
     )
     addresses = spec.addresses
-    if not addresses and (auto := q(auto_address, host)) is not None and q(_allocates, namespace, name):
+    if not addresses and (auto := q(auto_address, host)) is not None and q(allocates, namespace, name):
         addresses = (auto,)
     selector: Mapping[str, str] = spec.workload_selector.labels if spec.workload_selector is not None else {}
     return MeshService(
@@ -245,43 +241,6 @@ def export_to(said: Iterable[str], namespace: str) -> tuple[str, ...]:
     return tuple(sorted({namespace if each == "." else each for each in said}))
 
 
-def auto_address(q: Q, host: str) -> str | None:
-    """The automatic virtual address of a ServiceEntry host, or None when it gets none."""
-    return q(_auto_addresses).get(host)
-
-
-def unwritten_addresses(q: Q) -> tuple[tuple[Ref, tuple[tuple[str, str], ...]], ...]:
-    """ServiceEntries whose status has other addresses than they have: each with its hosts and their addresses."""
-    found: list[tuple[Ref, tuple[tuple[str, str], ...]]] = []
-    for namespace, name, written in q(_written):
-        wanted = q(_addresses_of, namespace, name)
-        if wanted != written:
-            found.append((ref_of(ServiceEntry, namespace, name), wanted))
-    return tuple(found)
-
-
-def _addresses_of(q: Q, namespace: str, name: str) -> tuple[tuple[str, str], ...]:
-    found = get(q, ServiceEntry, namespace, name)
-    if found is None or not _wants_address(found):
-        return ()
-    hosts = dict.fromkeys(host.lower() for host in found.spec.hosts)
-    return tuple((host, address) for host in hosts if (address := q(auto_address, host)) is not None)
-
-
-def _written(q: Q) -> tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]:
-    """Each ServiceEntry's namespace and name, and the hosts and addresses of its status; the oldest first."""
-    found = [
-        (
-            each.metadata.creation_timestamp or "9999",
-            each.namespace,
-            each.name,
-            tuple((address.host or "", address.value) for address in each.status.addresses),
-        )
-        for each in everywhere(q, ServiceEntry)
-    ]
-    return tuple((namespace, name, written) for _, namespace, name, written in sorted(found))
-
-
 def selected_by(q: Q, namespace: str, labels: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     """Hosts of the services in a namespace whose selector picks workloads with those labels, sorted."""
     own = set(labels)
@@ -302,65 +261,6 @@ def _selectors(q: Q, namespace: str) -> tuple[tuple[str, tuple[tuple[str, str], 
     return tuple(sorted(found))
 
 
-def _auto_addresses(q: Q) -> Mapping[str, str]:
-    hosts = q(_hosts_without_address)
-    taken: dict[int, str] = {}
-    placed: set[str] = set()
-    known = frozenset(hosts)
-    for _, _, written in q(_written):
-        for host, address in written:
-            slot = _slot(address)
-            if host in known and host not in placed and slot is not None and slot not in taken:
-                taken[slot] = host
-                placed.add(host)
-    for host in hosts:
-        if host in placed:
-            continue
-        slot = int.from_bytes(hashlib.sha256(host.encode()).digest()[:4]) % _SLOTS
-        while slot in taken:  # another host of the same hash: the next free address
-            slot = (slot + 1) % _SLOTS
-        taken[slot] = host
-    return {host: f"240.240.{(slot + 1) >> 8}.{(slot + 1) & 255}" for slot, host in taken.items()}
-
-
-def _auto_hosts(q: Q) -> Mapping[str, str]:
-    return {address: host for host, address in q(_auto_addresses).items()}
-
-
-def _slot(address: str) -> int | None:
-    """The slot of an automatic address; None for any other text."""
-    first, _, rest = address.partition("240.240.")
-    high, _, low = rest.partition(".")
-    if first or not (high.isascii() and low.isascii() and high.isdigit() and low.isdigit()):
-        return None
-    slot = (int(high) << 8) + int(low) - 1
-    return slot if int(low) < 256 and 0 <= slot < _SLOTS else None
-
-
-def _hosts_without_address(q: Q) -> tuple[str, ...]:
-    hosts = {
-        host.lower()
-        for each in everywhere(q, ServiceEntry)
-        if _wants_address(each)
-        for host in each.spec.hosts
-        if not is_wildcard(host)
-    }
-    return tuple(sorted(hosts)[:_SLOTS])
-
-
-def _allocates(q: Q, namespace: str, name: str) -> bool:
-    found = get(q, ServiceEntry, namespace, name)
-    return found is not None and _wants_address(found)
-
-
-def _wants_address(entry: ServiceEntry) -> bool:
-    return (
-        not entry.spec.addresses
-        and (entry.spec.resolution or "NONE") != "NONE"
-        and entry.metadata.labels.get(AUTOALLOCATE_LABEL) != "false"
-    )
-
-
 def _default_export(q: Q, namespace: str) -> tuple[str, ...]:
     return export_to(q(default_service_export), namespace) or EVERYWHERE
 
@@ -379,7 +279,6 @@ def _age(each: MeshService) -> tuple[str, str, str]:
     return (each.creation or "9999", each.namespace, each.name)
 
 
-_SLOTS = 255 * 256 - 2
 _RESOLUTIONS = {
     "STATIC": Resolution.ENDPOINTS,
     "DNS": Resolution.DNS,

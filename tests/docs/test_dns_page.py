@@ -17,7 +17,7 @@ import yaml
 from lateen.api.codec import encode
 from lateen.api.objects import transaction
 from lateen.engine import Graph
-from lateen.model.services import unwritten_addresses
+from lateen.model.auto_addresses import unwritten_addresses
 from lateen.node.dns import NameServer
 from lateen.node.names import KINDS, Names
 from lateen.node.resolvers import Resolvers

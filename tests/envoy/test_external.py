@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lateen.model.services import auto_address
+from lateen.model.auto_addresses import auto_address
 from lateen.model.workloads import Locality
 from tests.envoy.single_pod import HTTP_APPLICATION
 from tests.envoy.world import WORLD, World

@@ -8,6 +8,7 @@ from lateen.api.core.service import Service
 from lateen.api.istio.service_entry import ServiceEntry
 from lateen.api.objects import ref_of
 from lateen.engine import Graph
+from lateen.model.auto_addresses import auto_address, unwritten_addresses
 from lateen.model.endpoints import endpoints, identities
 from lateen.model.hosts import covers, most_specific, parse_service_host, resolve
 from lateen.model.listing import visible_services
@@ -15,11 +16,9 @@ from lateen.model.protocols import Protocol, port_protocol
 from lateen.model.services import (
     MeshService,
     Resolution,
-    auto_address,
     candidates,
     service,
     service_for,
-    unwritten_addresses,
 )
 from lateen.model.visibility import Client, visible
 from tests.configuration import graph_of
