@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, TypeAlias
 
-from tests.oracle.semantics import KEYS, OPERATIONS, SOURCES, Caller, Json, Request, negative
+from tests.oracle.reading import KEYS, OPERATIONS, SOURCES, negative
+from tests.oracle.semantics import Caller, Json, Request
 
 DOMAINS: Final = ("mesh.example", "old.example")
 CALLERS: Final = tuple(

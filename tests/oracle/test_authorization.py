@@ -23,7 +23,8 @@ from lateen.api.check import check_raw
 from lateen.lib.findings import Level
 from tests.oracle.drawing import NORMALIZATIONS, Drawn, expected_cells, policies, policies_about, requests
 from tests.oracle.mesh import SEEN, Answer, Workload, mesh_of
-from tests.oracle.semantics import Cell, Json, Mesh, Policy, Request, deciding, read, verdict
+from tests.oracle.reading import read
+from tests.oracle.semantics import Cell, Json, Mesh, Policy, Request, deciding, verdict
 
 TURNS, PER_TURN = 33, 62
 LONG_TURNS, LONG_PER_TURN = 250, 420
