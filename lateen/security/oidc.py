@@ -37,6 +37,7 @@ ALGORITHMS: Final = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS25
 TIMEOUT_S: Final = 10.0
 _LEEWAY_S: Final = 30
 _LOOK_AGAIN_S: Final = 10.0
+_ENDPOINTS_S: Final = 300.0
 _RESERVED: Final = "system:"
 
 _log = structlog.stdlib.get_logger("lateen.security.oidc")
@@ -103,6 +104,7 @@ class Oidc:
         roots = ssl.create_default_context(cafile=provider.ca_file) if provider.ca_file else None
         self._roots = roots
         self._wanted = asyncio.Event()
+        self._known: tuple[float, _Endpoints] | None = None
         self._fetcher = KeyFetcher(self._publish, cache, self._wait, roots)
         for source, keys in self._fetcher.known.items():
             self._publish(source, keys)
@@ -212,6 +214,12 @@ class Oidc:
         return token
 
     async def _endpoints(self) -> _Endpoints:
+        """Kept for a while: anybody may begin a login, and not every one is worth a question to the provider."""
+        if self._known is None or self._now() - self._known[0] > _ENDPOINTS_S:
+            self._known = (self._now(), await self._ask_endpoints())
+        return self._known[1]
+
+    async def _ask_endpoints(self) -> _Endpoints:
         url = self._provider.issuer.rstrip("/") + WELL_KNOWN
         try:
             async with asyncio.timeout(TIMEOUT_S), pool(self._roots) as connections:

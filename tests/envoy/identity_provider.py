@@ -35,6 +35,8 @@ class IdentityProvider:
         self.users: dict[str, tuple[str, dict[str, Any]]] = {}
         self._codes: dict[str, dict[str, str]] = {}
         self._number = 0
+        self.discovered = 0
+        """How often its discovery document was asked for."""
         self._keys: list[RSAKey] = []
         self.rotate()
         provider = self
@@ -103,6 +105,7 @@ class IdentityProvider:
     def answer(self, path: str) -> str:
         """The document at a path."""
         if path.startswith("/.well-known/openid-configuration"):
+            self.discovered += 1
             named = {"authorization_endpoint": "login", "token_endpoint": "oauth/token", "jwks_uri": "keys"}
             return json.dumps({"issuer": self.issuer, **{name: f"{self.issuer}/{at}" for name, at in named.items()}})
         if path.startswith("/login"):

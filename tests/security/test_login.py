@@ -137,6 +137,19 @@ async def test_a_login_is_ended_by_the_browser_that_began_it_once_and_with_its_o
         assert (refused.status_code, "<script" in refused.text) == (401, False)
 
 
+async def test_many_beginnings_ask_the_provider_little_and_do_not_end_others(
+    plane: Attacked, provider: IdentityProvider
+) -> None:
+    async with browser(plane) as client, browser(plane) as flood:
+        sent = await client.get("/login/oidc")
+        before = provider.discovered
+        for _ in range(100):
+            assert (await flood.get("/login/oidc")).status_code == 303
+        assert provider.discovered <= before + 1  # one may be for its keys
+        back = await provider_login(client, sent.headers["location"], "eve", "eve")
+        assert (await client.get(back.headers["location"])).status_code == 303
+
+
 async def test_after_a_login_one_stays_on_these_pages(plane: Attacked) -> None:
     for where in ("https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)"):
         async with browser(plane) as client:
