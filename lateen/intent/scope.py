@@ -15,7 +15,7 @@ import msgspec
 from lateen.engine import Q
 from lateen.model.distribution import nodes_matter
 from lateen.model.envoy_filters import asked_metadata, needs_everything
-from lateen.model.mesh import ON_DEMAND, discovery
+from lateen.model.mesh import ON_DEMAND, counts_requests, discovery
 from lateen.model.policy_attachment import Workloads
 from lateen.model.visibility import listens_itself, places_listeners
 from lateen.model.workloads import Labels, Locality, entry_workload, pod_discovery, pod_workload
@@ -105,7 +105,8 @@ def scope_of(q: Q, proxy: Proxy) -> Scope:
     """The Scope of a proxy now: from the Pod or WorkloadEntry of its name, else from its claims."""
     pod = q(pod_workload, proxy.namespace, proxy.name)
     workload = pod or q(entry_workload, proxy.namespace, proxy.name)
-    can = msgspec.structs.replace(proxy.capabilities, on_demand=False)
+    counts = proxy.capabilities.counts and q(counts_requests)
+    can = msgspec.structs.replace(proxy.capabilities, on_demand=False, counts=counts)
     metadata = asked_metadata(q, proxy.metadata) if proxy.metadata else ()
     if workload is None:
         labels = tuple(sorted(proxy.labels))

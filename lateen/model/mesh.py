@@ -137,6 +137,11 @@ def discovery(q: Q) -> str:
     return q(mesh_config).discovery
 
 
+def counts_requests(q: Q) -> bool:
+    """True when proxies that can count the requests they send, for each service."""
+    return q(mesh_config).count_requests
+
+
 def upgrades_to_http2(q: Q) -> bool:
     """True when HTTP/1.1 services are called by HTTP/2 unless a DestinationRule forbids it."""
     return q(mesh_config).h2_upgrade_policy == "UPGRADE"

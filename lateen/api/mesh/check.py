@@ -31,6 +31,7 @@ IMPLEMENTED: Final = frozenset(
         "accessLogFormat",
         "caCertificates",
         "clusterDomain",
+        "countRequests",
         "discovery",
         "connectTimeout",
         "defaultConfig.gatewayTopology",

@@ -160,8 +160,9 @@ class MeshProxyConfig(Struct, frozen=True):
 
 
 class MeshConfig(Struct, frozen=True):
-    """Settings of the whole mesh. `cluster_domain` is lateen's own (Istio has it as a flag), as is `discovery`: whether
-    sidecars get what their workload calls when it calls it, or everything it may call at once."""
+    """Settings of the whole mesh. `cluster_domain` is lateen's own (Istio has it as a flag), as are `discovery`:
+    whether sidecars get what their workload calls when it calls it, or everything it may call at once; and
+    `count_requests`: whether proxies count what they send, to tell after which change calls failed more often."""
 
     access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
     access_log_file: str = ""
@@ -172,6 +173,7 @@ class MeshConfig(Struct, frozen=True):
     cluster_domain: str = "cluster.local"
     config_sources: tuple[Mapping[str, Any], ...] = ()
     connect_timeout: Duration = seconds(10)
+    count_requests: bool = True
     default_config: MeshProxyConfig = MeshProxyConfig()
     default_destination_rule_export_to: tuple[str, ...] = ("*",)
     default_http_retry_policy: HTTPRetry | None = None
