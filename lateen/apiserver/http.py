@@ -138,7 +138,8 @@ def _by_path(route: Route, roles: Roles) -> Route:
     """A route for users whose roles name its path."""
 
     async def endpoint(request: Request) -> Response:
-        _allow(roles, request, Attributes(request.method.lower(), path=request.url.path))
+        verb = "get" if request.method == "HEAD" else request.method.lower()
+        _allow(roles, request, Attributes(verb, path=request.url.path))
         return await route.endpoint(request)
 
     return Route(route.path, endpoint, methods=[*(route.methods or ("GET",))])
