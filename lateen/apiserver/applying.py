@@ -19,7 +19,7 @@ import msgspec
 from lateen.api import kinds
 from lateen.api.check import about_unknown_field, check
 from lateen.api.struct import Json, list_at, map_at
-from lateen.apiserver.client import Client, place
+from lateen.apiserver.client import Client, Listing, place
 from lateen.apiserver.errors import ApiError, NotFoundError
 from lateen.apiserver.positions import source_of
 from lateen.apiserver.results import Applied, ApplyResult
@@ -68,7 +68,8 @@ async def apply_files(
 ) -> ApplyResult:
     """Applies files (name, text): all of their objects, or none with the reasons."""
     items, findings = await _read(client, files, namespace)
-    findings += _twice(items) + await _without_namespace(client, items)
+    spaces = await client.listing("Namespace")
+    findings += _twice(items) + _without_namespace(spaces, items)
     homeless = {each.ref for each in findings if each.code == NO_NAMESPACE}
     made = {item.ref for item in items if item.rank == 0}
     tried = await _each(items, lambda item: _try(client, item, made, homeless))
@@ -79,12 +80,11 @@ async def apply_files(
         return ApplyResult(False, (), _sorted(findings))
     actions = [each if isinstance(each, str) else "created" for each in tried]
     if not dry_run:
-        begun = (await client.read("/lateen/v1/revisions", limit="1"))["revision"]
         written: list[_Item] = []
         try:
             await _write(client, items, written)
         except ApiError as error:
-            failed = await _undo(client, written, begun)
+            failed = await _undo(client, written, spaces.revision)
             return ApplyResult(False, (), (_refusal(error), *failed))
         findings += await _said(client, items)
     done = [_applied(item.ref, action) for item, action in zip(items, actions, strict=True)]
@@ -211,8 +211,8 @@ def _twice(items: Sequence[_Item]) -> list[Finding]:
     return found
 
 
-async def _without_namespace(client: Client, items: Sequence[_Item]) -> list[Finding]:
-    there = {each["metadata"]["name"] for each in await client.list("Namespace")}
+def _without_namespace(spaces: Listing, items: Sequence[_Item]) -> list[Finding]:
+    there = {each["metadata"]["name"] for each in spaces.items}
     there |= {item.ref.name for item in items if item.ref.kind == "Namespace" and not item.ref.group}
     return [
         Finding(
@@ -235,12 +235,14 @@ async def _without_namespace(client: Client, items: Sequence[_Item]) -> list[Fin
 async def _try(client: Client, item: _Item, made: set[Ref], homeless: set[Ref | None]) -> str | list[Finding]:
     """What applying the object would do (`created`, `configured`, `unchanged`), or all that is wrong with it. `made`:
     namespaces and definitions that come with it; `homeless`: what has no namespace, which is said already."""
+    before, after = await asyncio.gather(
+        client.send("GET", item.path), client.apply(item.path, item.raw, dry_run=True), return_exceptions=True
+    )
     try:
-        before = (await client.send("GET", item.path))["metadata"]["resourceVersion"]
-    except NotFoundError:
-        before = ""
-    try:
-        after = await client.apply(item.path, item.raw, dry_run=True)
+        if isinstance(before, BaseException) and not isinstance(before, NotFoundError):
+            raise before
+        if isinstance(after, BaseException):
+            raise after
     except NotFoundError as error:
         if item.ref in homeless:
             return []
@@ -258,7 +260,10 @@ async def _try(client: Client, item: _Item, made: set[Ref], homeless: set[Ref | 
             for each in error.causes
         ]
         return placed or [_refusal(error, item.document)]
-    return "created" if not before else "unchanged" if after["metadata"]["resourceVersion"] == before else "configured"
+    if isinstance(before, BaseException):
+        return "created"
+    same = after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+    return "unchanged" if same else "configured"
 
 
 def _of_key(finding: Finding) -> bool:
@@ -287,12 +292,12 @@ async def _established(client: Client, path: str) -> None:
             await asyncio.sleep(_POLL_S)
 
 
-async def _undo(client: Client, written: Sequence[_Item], revision: int) -> list[Finding]:
+async def _undo(client: Client, written: Sequence[_Item], revision: str) -> list[Finding]:
     """Brings back what was, the last first; what that fails for."""
     failed: list[Finding] = []
     for item in reversed(written):
         try:
-            asked = {"ref": str(item.ref), "to": str(revision), "author": "lateen"}
+            asked = {"ref": str(item.ref), "to": revision, "author": "lateen"}
             await client.post("/lateen/v1/rollback", asked)
         except ApiError as error:
             message = f"{item.ref.short} stays changed: {error}"
