@@ -284,7 +284,7 @@ class _Api:
             case "get", "scale":
                 return self._editor.scale(target)
             case "list", "":
-                return self._reader.list(request, target)
+                return await self._reader.list(request, target)
             case "watch", "":
                 return await self._reader.watch(request, target)
             case "create", "":

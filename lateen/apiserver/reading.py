@@ -58,7 +58,7 @@ class Reader:
             raise NotFoundError(not_found(target), remedy="kubectl get shows what there is")
         return row
 
-    def list(self, request: Request, target: Target) -> Response:
+    async def list(self, request: Request, target: Target) -> Response:
         """Objects as they are now, or one page of them."""
         query = request.query_params
         match = selector_of(request, target)
@@ -80,7 +80,7 @@ class Reader:
                 "remainingItemCount": len(rows) - limit,
             }
             rows = rows[:limit]
-        return json_response(Shown(request, target, self._now()).list(rows, metadata))
+        return json_response(await Shown(request, target, self._now()).list(rows, metadata))
 
     def matching(self, target: Target, match: Match) -> list[Row]:
         """What there is of a collection, by namespace and name."""

@@ -5,6 +5,7 @@ JSON is a concatenation of what the store holds; tables and bare metadata are ma
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -23,6 +24,8 @@ _JSON: Final = ("application/json", "application/*", "*/*")
 
 
 _LINES_KEPT: Final = 4_096
+_SLICE: Final = 100
+"""How many items of a list are made at a stretch: a few milliseconds of the loop."""
 
 
 class Lines:
@@ -70,18 +73,30 @@ class Shown:
             return msgspec.json.encode(self._table([document], {"resourceVersion": str(row.revision)}))
         return msgspec.json.encode(tables.partial(document))
 
-    def list(self, rows: Sequence[Row], metadata: Json) -> bytes:
-        """A list; `metadata` is the list's own."""
+    async def list(self, rows: Sequence[Row], metadata: Json) -> bytes:
+        """A list; `metadata` is the list's own. Others have their turn in between: lists may be long."""
+        head, name, one = self._list_form()
+        parts: list[bytes] = []
+        for start in range(0, len(rows), _SLICE):
+            parts.append(b",".join(map(one, rows[start : start + _SLICE])))
+            await asyncio.sleep(0)
+        said = msgspec.json.encode({**head, "metadata": metadata})
+        return said[:-1] + b',"' + name + b'":[' + b",".join(parts) + b"]}"
+
+    def _list_form(self) -> tuple[Json, bytes, Callable[[Row], bytes]]:
+        """The head of a list in the form that is wanted, what its items are called, and how one is made."""
+        resource, form = self._target.resource, self._target.form
         if self._form == "Table":
-            documents = [msgspec.json.decode(self.document(row)) for row in rows]
-            return msgspec.json.encode(self._table(documents, metadata))
+            head: Json = {"kind": "Table", "apiVersion": "meta.k8s.io/v1"}
+            return {**head, "columnDefinitions": tables.definitions(resource, form)}, b"rows", self._table_row
         if self._form == "PartialObjectMetadata":
-            items = b",".join(self.object(row) for row in rows)
-            head: Json = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
-        else:
-            items = b",".join(map(self.document, rows))
-            head = {"kind": self._target.resource.list_kind, "apiVersion": self._target.api_version}
-        return msgspec.json.encode({**head, "metadata": metadata})[:-1] + b',"items":[' + items + b"]}"
+            return {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}, b"items", self.object
+        return {"kind": resource.list_kind, "apiVersion": self._target.api_version}, b"items", self.document
+
+    def _table_row(self, row: Row) -> bytes:
+        document: Json = msgspec.json.decode(self.document(row))
+        resource, form = self._target.resource, self._target.form
+        return msgspec.json.encode(tables.row(resource, form, document, self._now, self._include))
 
     def event(self, kind: bytes, row: Row) -> bytes:
         """One line of a watch."""

@@ -325,7 +325,7 @@ class Editor:
         operations = [deletion_of(call.request, options, row) for row in rows]
         await self._store.write(operations, author=call.author, dry_run=call.dry_run)
         metadata = {"resourceVersion": str(self._store.revision)}
-        return json_response(Shown(call.request, call.target, self._now()).list(rows, metadata))
+        return json_response(await Shown(call.request, call.target, self._now()).list(rows, metadata))
 
     async def _admit_end(self, call: Call, row: Row) -> list[str]:
         target = msgspec.structs.replace(call.target.stored, name=row.ref.name, namespace=row.ref.namespace)

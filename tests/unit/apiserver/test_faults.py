@@ -12,12 +12,17 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from starlette.requests import Request
 
 from lateen.api.check import check
 from lateen.apiserver.database import Database
 from lateen.apiserver.http import application, identified, owner
+from lateen.apiserver.operations import Create
+from lateen.apiserver.reading import Reader
+from lateen.apiserver.resources import Resources
 from lateen.apiserver.serving import serve, unix_listener
-from lateen.apiserver.store import Store
+from lateen.apiserver.store import Store, utc_now
+from lateen.apiserver.targets import parse
 from tests.unit.apiserver.api import nothing
 from tests.unit.apiserver.conftest import config_map
 
@@ -142,3 +147,27 @@ async def test_a_full_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> Non
         assert [each["metadata"]["name"] for each in (await client.get(MAPS)).json()["items"]] == ["before"]
         monkeypatch.setattr(Database, "write", write)
         assert (await client.post(MAPS, json=config_map("after"))).status_code == 201
+
+
+async def test_a_long_list_leaves_the_loop_to_others(store: Store) -> None:
+    """Whatever the form: others have their turn at least after every hundred objects."""
+    for start in range(0, 1_000, 500):
+        await store.write([Create(config_map(f"m{number}")) for number in range(start, start + 500)])
+    target = parse(Resources(), "GET", "", "v1", "namespaces/default/configmaps", watch=False)
+    for accept in (b"application/json", b"application/json;as=Table;v=v1;g=meta.k8s.io"):
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        counting = asyncio.create_task(count())
+        await asyncio.sleep(0)
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [(b"accept", accept)]}
+        answer = await Reader(store, utc_now).list(Request(scope), target)
+        counting.cancel()
+        document = msgspec.json.decode(answer.body)
+        assert len(document.get("items") or document["rows"]) == 1_000
+        assert turns >= 10
