@@ -154,7 +154,7 @@ async def _measured(plan: TruthPlan, plane: Plane, port: int, say: Callable[[str
             return TruthReport(
                 origin=origin(),
                 plan=plan,
-                needed=len(watcher.needed),
+                needed=len(watcher.needed.intersection(keys)),
                 took_s=round(took_s, 2),
                 right_s=round(max(right_s, 0), 3),
                 p50_s=round(delays[len(delays) // 2], 3),
