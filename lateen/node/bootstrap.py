@@ -25,6 +25,7 @@ import msgspec
 from lateen import __version__
 from lateen.lib.ids import LOCALITY_LABELS, OWN_CLUSTER
 from lateen.lib.spiffe import control_plane_id
+from lateen.node.admin_listener import admin_listener
 
 PROXY_MARK = 0x539
 """SO_MARK of the proxy's own traffic; redirection rules let it pass."""
@@ -33,7 +34,6 @@ _SOL_SOCKET = 1
 _SO_MARK = 36
 _TYPE = "type.googleapis.com/"
 _OTHER_FILES = 1_000
-_CLIENT_TIMEOUT = "10s"
 
 Json = dict[str, Any]
 
@@ -128,7 +128,7 @@ def bootstrap(spec: BootstrapSpec) -> Json:
         ("metrics", spec.metrics_port, "/stats/prometheus", "/stats/prometheus"),
     ):
         if port is not None:
-            listeners.append(_admin_listener(name, port, path, target))
+            listeners.append(admin_listener(name, port, path, target))
     if listeners:
         clusters.append(
             {"name": "admin", "type": "STATIC", "load_assignment": _assignment("admin", _pipe(spec.admin_path))}
@@ -317,51 +317,6 @@ def _grpc_cluster(name: str, address: Json, kind: str = "STATIC") -> Json:
                 },
             }
         },
-    }
-
-
-def _admin_listener(name: str, port: int, path: str, target: str) -> Json:
-    """A listener that answers one path from the admin interface and nothing else."""
-    return {
-        "name": name,
-        "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},  # noqa: S104 (the Pod's addresses)
-        "ignore_global_conn_limit": True,  # a flood of connections must not look like a failure of the proxy
-        "filter_chains": [
-            {
-                "filters": [
-                    {
-                        "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": {
-                            "@type": _TYPE
-                            + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-                            "stat_prefix": name,
-                            "request_headers_timeout": _CLIENT_TIMEOUT,
-                            "common_http_protocol_options": {"idle_timeout": _CLIENT_TIMEOUT},
-                            "route_config": {
-                                "virtual_hosts": [
-                                    {
-                                        "name": name,
-                                        "domains": ["*"],
-                                        "routes": [
-                                            {
-                                                "match": {"path": path},
-                                                "route": {"cluster": "admin", "prefix_rewrite": target},
-                                            }
-                                        ],
-                                    }
-                                ]
-                            },
-                            "http_filters": [
-                                {
-                                    "name": "envoy.filters.http.router",
-                                    "typed_config": {"@type": _TYPE + "envoy.extensions.filters.http.router.v3.Router"},
-                                }
-                            ],
-                        },
-                    }
-                ]
-            }
-        ],
     }
 
 
