@@ -29,8 +29,8 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where a result comes from. `revision` is the commit, `+` after it when files differ from it; empty outside of a
-    repository."""
+    """Where a result comes from. `revision` is the commit, `+` after it when the program differs from it; empty outside
+    of a repository."""
 
     lateen: str
     revision: str
@@ -82,7 +82,7 @@ def _revision() -> str:
     git = ["git", "-C", str(here)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", ".."], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
