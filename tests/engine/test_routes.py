@@ -133,7 +133,8 @@ def scratch(held: Mapping[Ref, Object]) -> Graph:
 
 def concerned_hosts(before: Mapping[Ref, Object], after: Mapping[Ref, Object]) -> set[str]:
     """The services that a change of VirtualServices and DestinationRules can be about: hosts that a changed
-    VirtualService names, hosts that a changed DestinationRule is for, and those whose rules lead there."""
+    VirtualService names, hosts that a changed DestinationRule is for, and those whose rules lead to one of the latter
+    or to a host with rules that only some namespaces see: these namespaces have routes of their own then."""
     everything = [f"{name}.{namespace}.svc.cluster.local" for name in NAMES for namespace in NAMESPACES]
     everything += ["x.example", WILDCARD]
     concerned: set[str] = set()
@@ -144,6 +145,7 @@ def concerned_hosts(before: Mapping[Ref, Object], after: Mapping[Ref, Object]) -
         for each in (before.get(ref), after.get(ref)):
             if isinstance(each, VirtualService):
                 concerned |= named(each, everything)
+                ruled |= named(each, everything) if each.spec.export_to not in ((), ("*",)) else set()
             elif isinstance(each, DestinationRule):
                 ruled.add(resolve(each.spec.host, each.namespace))
     for each in [*before.values(), *after.values()]:
