@@ -110,10 +110,9 @@ class PodStreams:
 class Attached:
     """A container that was started without any input; see `lateen.apiserver.streams.Running`."""
 
-    stdin = None
-    stderr = None
-
     def __init__(self, lines: AsyncGenerator[bytes]) -> None:
+        self.stdin: asyncio.StreamWriter | None = None
+        self.stderr: asyncio.StreamReader | None = None
         self.stdout = asyncio.StreamReader()
         self._reading = asyncio.create_task(self._read(lines), name="attached")
 

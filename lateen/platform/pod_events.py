@@ -16,10 +16,7 @@ _ENDED_BADLY: Final = ("Error", "OOMKilled", "StartError")
 def events(pod: Json, before: Json, after: Json) -> Iterator[Say]:
     """What has happened between two statuses: containers that started, ended badly, wait for another start, or fail
     their probes."""
-    scheduled, was = (
-        next((each for each in d.parts(status, "conditions") if each["type"] == "PodScheduled"), {})
-        for status in (after, before)
-    )
+    scheduled, was = _scheduled(after), _scheduled(before)
     if scheduled.get("reason") == "Unschedulable" != was.get("reason"):
         yield Say(pod, "FailedScheduling", str(scheduled["message"]), "default-scheduler", warning=True)
     parts = ("initContainerStatuses", "containerStatuses")
@@ -46,3 +43,7 @@ def events(pod: Json, before: Json, after: Json) -> Iterator[Say]:
             and waiting.get("reason") not in ("CrashLoopBackOff", "Restarting")
         ):
             yield Say(pod, str(waiting.get("reason")), str(waiting["message"]), _COMPONENT, warning=True)
+
+
+def _scheduled(status: Json) -> Json:
+    return next((each for each in d.parts(status, "conditions") if each["type"] == "PodScheduled"), Json())

@@ -299,11 +299,14 @@ class XdsServer:
 
     def _collect(self) -> None:
         """A stream is a cycle, and lives long: the collector of a process that leaves old objects alone would never
-        free it (decision 0001). A full collection stops the loop, so it waits for many."""
+        free it (decision 0001), and one that was frozen while it lived not even by a full collection. That stops the
+        loop, so it waits for many."""
         self._gone += 1
         if self._gone >= COLLECT_AFTER:
             self._gone = 0
+            gc.unfreeze()
             gc.collect()
+            gc.freeze()
 
     async def _read(
         self, stream: Stream, requests: AsyncIterator[bytes], reading: Requests, writer: asyncio.Task[None]

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from lateen.api.check import check
 from lateen.apiserver.errors import BadRequestError
+from lateen.apiserver.resources import Resources
 from lateen.apiserver.store import Store
 from lateen.daemon.kubernetes_api import KubernetesApi
 from lateen.daemon.settings import Settings, load
@@ -48,8 +49,19 @@ async def served() -> AsyncIterator[Served]:
         layout = settings.layout()
         store = await Store.open(layout.store)
         tokens = AccountTokens(layout.api / "tokens.json")
+        resources = Resources(store.rows())
+        store.subscribe(resources)
         api = KubernetesApi(
-            settings, store, tokens, check=check, analyse=nothing, ready=lambda: True, pod_token=_no_pods, routes=[]
+            settings,
+            store,
+            tokens,
+            None,
+            resources=resources,
+            check=check,
+            analyse=nothing,
+            ready=lambda: True,
+            pod_token=_no_pods,
+            routes=[],
         )
         task = asyncio.create_task(api.run())
         async with asyncio.timeout(DEADLINE_S):
