@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import selectors
 import socket
-import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from tests.envoy.test_gateway_connections import gateway, routes, server
 from tests.lab.client import ask
 from tests.lab.lab import Lab
 from tests.lab.world import GATEWAY
+from tests.security.slow import ends
 
 SLACK_S = 10.0
 INSPECTION_S = 15.0
@@ -70,39 +69,6 @@ def test_slow_clients_are_hung_up_on_and_hold_up_nobody(lab: Lab) -> None:
         tls = context if port == 8443 else None
         answer = ask(lab, GATEWAY, port=port, tls=tls, sni="shop.test" if tls else "", authority="shop.test")
         assert answer.status == 200
-    lasted = list(_ends(opened))
+    lasted = ends(opened, max(way.lasts_s for way in WAYS) + 2 * SLACK_S)
     assert len(lasted) == len(opened)
     assert not {way.name: lasted_s for way, lasted_s in lasted if lasted_s > way.lasts_s + SLACK_S}
-
-
-def _ends(opened: list[tuple[Slow, socket.socket, float]]) -> Iterator[tuple[Slow, float]]:
-    """How long each connection lasted; gives up after a while."""
-    give_up = time.monotonic() + max(way.lasts_s for way in WAYS) + 2 * SLACK_S
-    with selectors.DefaultSelector() as selector:
-        for way, one, at in opened:
-            one.setblocking(False)
-            selector.register(one, selectors.EVENT_READ, (way, at))
-        while selector.get_map() and time.monotonic() < give_up:
-            for key, _ in selector.select(0.5):
-                one, (way, at) = key.fileobj, key.data
-                assert isinstance(one, socket.socket)
-                try:
-                    over = not one.recv(65536)
-                except (BlockingIOError, ssl.SSLWantReadError):
-                    continue
-                except OSError:
-                    over = True
-                if over:
-                    selector.unregister(one)
-                    one.close()
-                    yield way, time.monotonic() - at
-            for key in list(selector.get_map().values()):
-                one, (way, _) = key.fileobj, key.data
-                assert isinstance(one, socket.socket)
-                try:
-                    one.send(way.again)
-                except OSError:
-                    continue
-        for key in list(selector.get_map().values()):
-            assert isinstance(key.fileobj, socket.socket)
-            key.fileobj.close()

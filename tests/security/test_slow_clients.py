@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import resource
-import selectors
 import socket
 import ssl
 import time
@@ -26,6 +25,7 @@ from lateen.apiserver import serving
 from lateen.apiserver.connections import CONNECTIONS
 from lateen.lib.keypair import new_request
 from tests.security.plane import CLUSTER, Attacked, attacked
+from tests.security.slow import ends
 
 VAULT = "sidecar~10.0.0.2~vault-1.bank~bank.svc.cluster.local"
 SLACK_S = 10.0
@@ -49,7 +49,7 @@ async def plane() -> AsyncIterator[Attacked]:
 
 @dataclass(frozen=True)
 class Slow:
-    """A way to be slow: what is said at once, what is said again every second, and when the connection must be over.
+    """A way to be slow: what is said at once, what is said again all the time, and when the connection must be over.
     `tls`: after a handshake, as the client it makes."""
 
     name: str
@@ -153,7 +153,8 @@ async def slow_ones(plane: Attacked, ways: tuple[Slow, ...]) -> None:
     await others(plane)  # makes the certificate
     before = plane.open_files
     opened = await asyncio.to_thread(lambda: [each for way in ways for each in opened_slow(plane, way)])
-    watching = asyncio.create_task(asyncio.to_thread(ends, opened))
+    limit_s = max(way.ends_within_s for way in ways) + 2 * SLACK_S
+    watching = asyncio.create_task(asyncio.to_thread(ends, opened, limit_s))
     await others(plane)
     ended = await watching
     late = {way.name: lasted_s for way, lasted_s in ended if lasted_s > way.ends_within_s + SLACK_S}
@@ -227,40 +228,6 @@ def opened_slow(plane: Attacked, way: Slow) -> Iterator[tuple[Slow, socket.socke
             one = context.wrap_socket(one, server_hostname="localhost")
         one.sendall(way.says)
         yield way, one, at
-
-
-def ends(opened: list[tuple[Slow, socket.socket, float]]) -> list[tuple[Slow, float]]:
-    """How long each connection lasted, in seconds; says what is to be said again meanwhile. Gives up after a while."""
-    found: list[tuple[Slow, float]] = []
-    give_up = time.monotonic() + max(way.ends_within_s for way, *_ in opened) + 2 * SLACK_S
-    with selectors.DefaultSelector() as selector:
-        for way, one, at in opened:
-            one.setblocking(False)
-            selector.register(one, selectors.EVENT_READ, (way, at))
-        while selector.get_map() and time.monotonic() < give_up:
-            for key, _ in selector.select(1):
-                one, (way, at) = key.fileobj, key.data
-                assert isinstance(one, socket.socket)
-                try:
-                    over = not one.recv(65536)
-                except (BlockingIOError, ssl.SSLWantReadError):
-                    continue
-                except OSError:
-                    over = True
-                if over:
-                    selector.unregister(one)
-                    one.close()
-                    found.append((way, time.monotonic() - at))
-            for key in list(selector.get_map().values()):
-                way, _ = key.data
-                if way.again:
-                    with contextlib.suppress(OSError):
-                        assert isinstance(key.fileobj, socket.socket)
-                        key.fileobj.send(way.again)
-        for key in list(selector.get_map().values()):
-            assert isinstance(key.fileobj, socket.socket)
-            key.fileobj.close()
-    return found
 
 
 async def others(plane: Attacked) -> None:
