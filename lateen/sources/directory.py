@@ -143,6 +143,7 @@ class DirectorySource:
 
     async def _look(self) -> None:
         """Brings the folder's meaning up to date with the disk."""
+        self._events()
         named = None if self._all else self._named
         self._named, self._all = set(), False
         texts, gone = await asyncio.to_thread(self._read, named)

@@ -210,7 +210,7 @@ async def test_pages_show_the_mesh_and_no_secret(plane: ControlPlane) -> None:
         assert "aHVudGVyMg" not in page.text
     assert "VirtualService default/reviews" in plane.page("/").text
     assert "<script" not in plane.page("/").text
-    assert plane.page("/api/objects/secret").json()["items"][0]["data"] == {"k": "***"}
+    assert plane.page("/api/objects/secret").json()["items"][0]["data"] == {"k": "***", "password": "***"}
     assert plane.page("/api/overview").json()["objects"]["VirtualService"] == 1
     metrics = plane.page("/metrics").text
     assert 'lateen_objects{kind="Secret"} 1.0' in metrics
