@@ -262,8 +262,15 @@ async def _try(client: Client, item: _Item, made: set[Ref], homeless: set[Ref | 
         return placed or [_refusal(error, item.document)]
     if isinstance(before, BaseException):
         return "created"
-    same = after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
-    return "unchanged" if same else "configured"
+    return "unchanged" if _bare(after) == _bare(before) else "configured"
+
+
+def _bare(said: Json) -> Json:
+    """An object without who manages which field, and the version that a change of that makes."""
+    metadata = {
+        key: value for key, value in said["metadata"].items() if key not in ("managedFields", "resourceVersion")
+    }
+    return {**said, "metadata": metadata}
 
 
 def _of_key(finding: Finding) -> bool:

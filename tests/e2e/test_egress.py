@@ -276,6 +276,11 @@ def outside(mesh: Mesh) -> Iterator[Outside]:
     yield made
     for namespace in (HERE, "outside"):
         mesh.lateen("delete", "namespace", namespace)
+    eventually(
+        lambda: {each["metadata"]["name"] for each in mesh.get("namespaces")},
+        lambda found: not {HERE, "outside"} & found,
+        within_s=60,
+    )
 
 
 def test_only_who_may_reaches_the_host_and_the_gateway_says_who_did(outside: Outside) -> None:

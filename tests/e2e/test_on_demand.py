@@ -23,10 +23,18 @@ def calls_ratings(mesh: Mesh) -> set[str]:
 
 
 def test_a_sidecar_holds_what_its_workload_calls(bookinfo: Mesh) -> None:
+    unasked = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "unasked", "namespace": "default"},
+        "spec": {"ports": [{"name": "http", "port": 9080}], "selector": {"app": "details"}},
+    }
+    bookinfo.lateen("apply", "--wait", "-f", "-", stdin=json.dumps(unasked))
     assert bookinfo.ask("/productpage").status == 200
     caller = hosts(bookinfo, "productpage")
     assert {"details", "reviews"} <= caller
-    assert "ratings" not in caller
+    assert "unasked" not in caller
+    bookinfo.lateen("delete", "-f", "-", stdin=json.dumps(unasked))
     assert not {"details", "reviews", "productpage"} & hosts(bookinfo, "ratings")
     eventually(lambda: calls_ratings(bookinfo), lambda found: found == {"ratings"}, 20)
 
