@@ -153,9 +153,9 @@ async def test_a_login_and_keys_that_rotate_under_traffic(pod: GuardedPod) -> No
         await keys.look()
     assert pod.statuses([with_token(alice)]) == [401]  # its key is gone
     await asyncio.to_thread(traffic.end)
+    assert traffic.wrong == []
     assert traffic.answers[200] >= 2 * traffic.rounds > 10
     assert set(traffic.answers) == {200, 401, 403}
-    assert traffic.wrong == []
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     provider.close()
