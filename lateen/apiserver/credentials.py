@@ -20,8 +20,17 @@ _ACCOUNT: Final = "system:serviceaccount:"
 _AS: Final = "impersonate-"
 
 
-def by_credentials(authenticate: Authenticator) -> Callable[[HTTPConnection], User | None]:
+Identify = Callable[[HTTPConnection], User | None]
+
+
+def by_credentials(authenticate: Authenticator) -> Identify:
     """Tells callers on TCP apart; `authenticate` knows tokens. UnauthorizedError for a token that is nobody's."""
+    return by_token(authenticate, lambda connection: of_certificate(connection.scope["state"].get("peer")))
+
+
+def by_token(authenticate: Authenticator, otherwise: Identify) -> Identify:
+    """Tells callers apart by bearer token, those without one `otherwise`; UnauthorizedError for a token that is
+    nobody's."""
 
     def identify(connection: HTTPConnection) -> User | None:
         scheme, _, token = connection.headers.get("authorization", "").partition(" ")
@@ -30,7 +39,7 @@ def by_credentials(authenticate: Authenticator) -> Callable[[HTTPConnection], Us
             if user is None:
                 raise UnauthorizedError("Unauthorized", remedy="the token is not known, or has ended")
             return user
-        return of_certificate(connection.scope["state"].get("peer"))
+        return otherwise(connection)
 
     return identify
 

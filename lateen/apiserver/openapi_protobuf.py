@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from lateen.api.struct import Json
+from lateen.lib.protobuf import field, text_field
 
 MEDIA_TYPE: Final = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _ASKED: Final = "application/com.github.proto-openapi.spec.v2"
@@ -30,21 +31,21 @@ def asked_for(accept: str) -> bool:
 
 def encode(document: Json) -> bytes:
     """An OpenAPI v2 document, without its paths."""
-    info = _text(1, document["info"]["title"]) + _text(2, document["info"]["version"])
-    named = b"".join(_message(1, _named(name, each)) for name, each in document["definitions"].items())
-    parts = (_text(_SWAGGER, document["swagger"]), _message(_INFO, info), _message(_PATHS, b""))
-    return b"".join((*parts, _message(_DEFINITIONS, named)))
+    info = text_field(1, document["info"]["title"]) + text_field(2, document["info"]["version"])
+    named = b"".join(field(1, _named(name, each)) for name, each in document["definitions"].items())
+    parts = (text_field(_SWAGGER, document["swagger"]), field(_INFO, info), field(_PATHS, b""))
+    return b"".join((*parts, field(_DEFINITIONS, named)))
 
 
 def _named(name: str, schema: Json) -> bytes:
-    return _text(1, name) + _message(2, _schema(schema))
+    return text_field(1, name) + field(2, _schema(schema))
 
 
 def _schema(schema: Json) -> bytes:
-    said = _text(_DESCRIPTION, schema["description"]) if schema.get("description") else b""
+    said = text_field(_DESCRIPTION, schema["description"]) if schema.get("description") else b""
     reference = schema.get("$ref") or _only_reference(schema)
     if reference:
-        return _text(_REF, f"#/definitions/{reference.rpartition('/')[2]}") + said
+        return text_field(_REF, f"#/definitions/{reference.rpartition('/')[2]}") + said
     return said + b"".join(_body(schema)) + b"".join(_extensions(schema))
 
 
@@ -58,26 +59,26 @@ def _body(schema: Json) -> Iterator[bytes]:
     if kind in _TYPES:
         yield _type(kind)
         if schema.get("format"):
-            yield _text(_FORMAT, schema["format"])
+            yield text_field(_FORMAT, schema["format"])
     elif kind == "array" and isinstance(schema.get("items"), dict):
         yield _type(kind)
-        yield _message(_ITEMS, _message(1, _schema(schema["items"])))
+        yield field(_ITEMS, field(1, _schema(schema["items"])))
     elif kind == "object":
         yield _type(kind)
         for name in schema.get("required") or ():
-            yield _text(_REQUIRED, name)
+            yield text_field(_REQUIRED, name)
         rest = schema.get("additionalProperties")
         if schema.get("properties"):
             properties = cast("Mapping[str, Json]", schema["properties"])
-            yield _message(_PROPERTIES, b"".join(_message(1, _named(*each)) for each in properties.items()))
+            yield field(_PROPERTIES, b"".join(field(1, _named(*each)) for each in properties.items()))
         elif isinstance(rest, dict):
-            yield _message(_REST, _message(1, _schema(cast("Json", rest))))
+            yield field(_REST, field(1, _schema(cast("Json", rest))))
 
 
 def _extensions(schema: Json) -> Iterator[bytes]:
     for name, value in schema.items():
         if name.startswith("x-"):
-            yield _message(_EXTENSION, _text(1, name) + _message(2, _text(2, _json(value))))
+            yield field(_EXTENSION, text_field(1, name) + field(2, text_field(2, _json(value))))
 
 
 def _json(value: Any) -> str:
@@ -86,21 +87,4 @@ def _json(value: Any) -> str:
 
 
 def _type(kind: str) -> bytes:
-    return _message(_TYPE, _text(1, kind))
-
-
-def _text(number: int, text: str) -> bytes:
-    return _message(number, text.encode())
-
-
-def _message(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
-
-
-def _varint(number: int) -> bytes:
-    parts = bytearray()
-    while number > 0x7F:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)
+    return field(_TYPE, text_field(1, kind))

@@ -7,34 +7,23 @@ do everything anyway) is told apart by the kernel; everybody else needs a token 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from lateen.apiserver.credentials import Identify, by_token
 from lateen.apiserver.errors import ForbiddenError, UnauthorizedError, to_status
 from lateen.apiserver.peers import uid_of
 from lateen.apiserver.shown import json_response
 from lateen.apiserver.targets import Attributes
-from lateen.apiserver.users import OWNER, Authenticator, Authorizer, User
-
-Identify = Callable[[HTTPConnection], User | None]
+from lateen.apiserver.users import OWNER, Authenticator, Authorizer
 
 
 def own_or_token(authenticate: Authenticator) -> Identify:
     """Tells callers apart; UnauthorizedError for a token that is nobody's."""
-
-    def identify(connection: HTTPConnection) -> User | None:
-        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            user = authenticate(token.strip())
-            if user is None:
-                raise UnauthorizedError("Unauthorized", remedy="the token is not known, or has ended")
-            return user
-        return OWNER if uid_of(connection) in (0, os.getuid()) else None
-
-    return identify
+    return by_token(authenticate, lambda connection: OWNER if uid_of(connection) in (0, os.getuid()) else None)
 
 
 def guarded(routes: Sequence[Route], identify: Identify, allows: Authorizer) -> list[Route]:

@@ -23,6 +23,8 @@ import grpc
 import grpc.aio
 import msgspec
 
+from lateen.lib.protobuf import text_field
+
 MAX_HEAD_BYTES = 64 << 10
 MAX_OUTPUT_BYTES = 500
 
@@ -193,24 +195,14 @@ async def _command(run: Exec) -> None:
 
 
 async def _grpc(health: Grpc, address: str) -> None:
-    service = (health.service or "").encode()
     async with grpc.aio.insecure_channel(f"{address}:{health.port}") as channel:
         check = cast(
             "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]", channel.unary_unary("/grpc.health.v1.Health/Check")
         )
         try:
             # HealthCheckRequest {string service = 1}, HealthCheckResponse {enum status = 1, SERVING = 1}
-            answer = await check(b"\x0a" + _varint(len(service)) + service if service else b"")
+            answer = await check(text_field(1, health.service) if health.service else b"")
         except grpc.aio.AioRpcError as error:
             raise Failed(f"gRPC {error.code().name}") from None
     if b"\x08\x01" not in answer[:2]:
         raise Failed("not SERVING")
-
-
-def _varint(number: int) -> bytes:
-    parts = bytearray()
-    while number >= 0x80:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 
 from lateen.envoy.resource import Resource
+from lateen.lib.protobuf import field, text_field
 
 _QUOTED = re.compile(r"goo\.gle/debug\w*")
 """What a message begins with that is printed for people; protobuf has several such words, by chance."""
@@ -23,40 +24,22 @@ _DELTA_SYSTEM_VERSION, _DELTA_RESOURCES, _DELTA_TYPE_URL, _DELTA_NONCE, _DELTA_R
 _SOTW_VERSION, _SOTW_RESOURCES, _SOTW_TYPE_URL, _SOTW_NONCE = 1, 2, 4, 5
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _bytes(number: int, value: bytes) -> bytes:
-    return b"%c%b%b" % (number << 3 | 2, _varint(len(value)), value)
-
-
-def text_field(number: int, value: str) -> bytes:
-    """A text with its tag and length."""
-    return _bytes(number, value.encode())
-
-
 def _any(type_url: str, body: bytes) -> bytes:
-    return text_field(_ANY_TYPE_URL, type_url) + _bytes(_ANY_VALUE, body)
+    return text_field(_ANY_TYPE_URL, type_url) + field(_ANY_VALUE, body)
 
 
 def delta_chunk(type_url: str, resource: Resource, aliases: Iterable[str] = ()) -> bytes:
     """The resource as one element of DeltaDiscoveryResponse.resources, with its tag; `aliases` are other names that a
     client asked for it by."""
-    body = _bytes(_RESOURCE_BODY, _any(type_url, resource.body))
+    body = field(_RESOURCE_BODY, _any(type_url, resource.body))
     others = [text_field(_RESOURCE_ALIASES, each) for each in aliases]
     names = b"".join([text_field(_RESOURCE_NAME, resource.name), *others])
-    return _bytes(_DELTA_RESOURCES, text_field(_RESOURCE_VERSION, resource.version) + body + names)
+    return field(_DELTA_RESOURCES, text_field(_RESOURCE_VERSION, resource.version) + body + names)
 
 
 def sotw_chunk(type_url: str, resource: Resource) -> bytes:
     """The resource as one element of DiscoveryResponse.resources, with its tag."""
-    return _bytes(_SOTW_RESOURCES, _any(type_url, resource.body))
+    return field(_SOTW_RESOURCES, _any(type_url, resource.body))
 
 
 def delta_response(type_url: str, chunks: Iterable[bytes], removed: Iterable[str], version: str, nonce: str) -> bytes:
